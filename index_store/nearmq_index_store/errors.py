@@ -1,0 +1,73 @@
+"""What can go wrong in the store, the indexes and a search over them.
+
+StoreError
+├── InvalidArgument        a parameter, name or column is unknown or out of range
+├── CollectionNotFound
+├── PartitionNotFound
+├── FieldNotFound
+├── DimensionMismatch
+├── MetricMismatch
+├── AlreadyExists
+├── VersionExpired         the version asked for has been removed
+├── BlobNotFound           no blob has this key
+├── IndexCorrupt           a blob is missing, or fails its digest or its header checks
+└── StoreUnavailable       the store cannot be reached or refused the operation
+"""
+
+
+class StoreError(Exception):
+    """Base of the index store's exceptions.
+
+    Attributes:
+        message: lower case, names the value and what is allowed.
+        field: the argument at fault, such as `params.ef`; None when no single one is.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidArgument(StoreError):
+    """A parameter, name or column is unknown or out of range."""
+
+
+class CollectionNotFound(StoreError):
+    """No collection has this name."""
+
+
+class PartitionNotFound(StoreError):
+    """The collection has no partition of this name."""
+
+
+class FieldNotFound(StoreError):
+    """The collection has no field of this name."""
+
+
+class DimensionMismatch(StoreError):
+    """Vectors have another number of dimensions than the field."""
+
+
+class MetricMismatch(StoreError):
+    """Another metric was named than the field's."""
+
+
+class AlreadyExists(StoreError):
+    """The name that should be claimed belongs to a collection or partition already."""
+
+
+class VersionExpired(StoreError):
+    """The version asked for has been removed."""
+
+
+class BlobNotFound(StoreError):
+    """No blob has this key."""
+
+
+class IndexCorrupt(StoreError):
+    """A blob is missing, or fails its digest or its header checks; it was not searched."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or refused the operation; another try may succeed."""

@@ -1,0 +1,179 @@
+"""The wire contract's messages, format 1: jobs by type, and replies. `codec.py` reads and writes them; docs/wire.md explains them.
+
+A job's Struct is its body; the job's id, deadline and reply address are message properties (`transport.Message`).
+"""
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+FloatMatrix = npt.NDArray[np.float32]
+
+#: The number of the wire format that this module speaks; a body of another format is refused with INVALID_ARGUMENT.
+FORMAT = 1
+
+Metric = Literal["L2", "IP", "COSINE"]
+Encoding = Literal["json", "base64"]
+IdFormat = Literal["int", "string"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What every job's body may hold."""
+
+    format: int = FORMAT
+
+
+class SearchJob(Job, frozen=True, kw_only=True):
+    """Find the nearest rows to each query vector.
+
+    `vectors` is float32 of shape (queries, dim), C-contiguous and finite. On the wire it is nested lists of numbers, or
+    `{"data": <base64 of little-endian float32>, "shape": [queries, dim]}`.
+    """
+
+    collection: str
+    limit: int
+    vectors: np.ndarray | None = None
+    ids: list[int | str] | None = None
+    offset: int = 0
+    field: str | None = None
+    metric_type: Metric | None = None
+    params: dict[str, int | float] = {}
+    expr: str | None = None
+    partition_names: list[str] | None = None
+    output_fields: list[str] | None = None
+    radius: float | None = None
+    range_filter: float | None = None
+    round_decimal: int = -1
+    min_version: int | None = None
+    encoding: Encoding = "json"
+    id_format: IdFormat = "int"
+    explain: bool = False
+
+
+class LoadJob(Job, frozen=True, kw_only=True):
+    """Load and pin on every live worker what a search of these partitions would open."""
+
+    collection: str
+    partition_names: list[str] | None = None
+    field: str | None = None
+
+
+class ReleaseJob(Job, frozen=True, kw_only=True):
+    """Unpin and free on every live worker what `load` or searches brought into memory."""
+
+    collection: str
+    partition_names: list[str] | None = None
+
+
+class PingJob(Job, frozen=True, kw_only=True):
+    """Ask every live worker for its name, release and load."""
+
+
+class VectorFieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One vector column of a collection to create."""
+
+    name: str
+    dim: int
+    metric_type: Metric = "L2"
+    index: str = "HNSW"
+    index_params: dict[str, int] = {}
+
+
+class CreateJob(Job, frozen=True, kw_only=True):
+    """Create a collection, or, when `partition_name` is given and `vector_fields` is not, a partition of one."""
+
+    collection: str
+    vector_fields: list[VectorFieldSpec] = []
+    primary_key: Literal["int64", "string"] = "int64"
+    partition_name: str | None = None
+
+
+class DropJob(Job, frozen=True, kw_only=True):
+    """Drop a collection, or one partition of it with its rows."""
+
+    collection: str
+    partition_name: str | None = None
+
+
+class RenameJob(Job, frozen=True, kw_only=True):
+    """Give a collection a new name; searches under the old one are answered COLLECTION_NOT_FOUND from then on."""
+
+    collection: str
+    new_name: str
+
+
+class ListJob(Job, frozen=True, kw_only=True):
+    """List the collections, by name."""
+
+
+class DescribeJob(Job, frozen=True, kw_only=True):
+    """Describe a collection: schema, partitions, rows, bytes, version."""
+
+    collection: str
+
+
+#: A job's `type` property, which is also the first word of its routing key, and the Struct of its body.
+JOB_TYPES: dict[str, type[Job]] = {
+    "search": SearchJob,
+    "load": LoadJob,
+    "release": ReleaseJob,
+    "ping": PingJob,
+    "create": CreateJob,
+    "drop": DropJob,
+    "rename": RenameJob,
+    "list": ListJob,
+    "describe": DescribeJob,
+}
+
+TYPE_OF: dict[type[Job], str] = {struct: name for name, struct in JOB_TYPES.items()}
+
+
+class TimingMs(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job's time went, in milliseconds: waiting in queues, loading segments, searching, and all of it in the worker."""
+
+    queue: float = 0.0
+    load: float = 0.0
+    search: float = 0.0
+    total: float = 0.0
+
+
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a job has no result; `errors.py` has the codes."""
+
+    code: str
+    message: str
+    field: str | None = None
+    retryable: bool = False
+
+
+class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The hits of one query, nearest first, ties by smaller id.
+
+    `ids` is int64 of shape (hits,), or a list of str when the collection's primary key is string; `distances` is float32
+    of shape (hits,): L2 squared ascending, IP and COSINE descending.
+    """
+
+    ids: Any
+    distances: Any
+    fields: dict[str, list[Any]] | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to one job.
+
+    `status` is `ok`, `partial` (a result that does not cover everything, or, of a control job, progress) or `error`.
+    `hits` answers a search, one entry a query; `result` answers every other type (docs/wire.md lists its keys).
+    """
+
+    format: int = FORMAT
+    job_id: str
+    status: Literal["ok", "partial", "error"]
+    version: int | None = None
+    hits: list[Hits] | None = None
+    result: dict[str, Any] | None = None
+    error: ErrorReply | None = None
+    timing_ms: TimingMs | None = None
+    worker: str | None = None
+    attempt: int = 1

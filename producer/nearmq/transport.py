@@ -1,0 +1,71 @@
+"""The seam between the client and whatever carries its jobs: RabbitMQ (`amqp.py`) or, embedded, the caller's own process.
+
+The protocol is ours and may change with its two adapters; `tests/contract/test_transport.py` holds both to it.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One AMQP message, job or reply, with the properties that the wire contract uses.
+
+    Attributes:
+        routing_key: `<type>.<collection>` of a job (`list` alone has no collection); the reply queue's name of a reply.
+        type: the job's type, or `reply`.
+        message_id: the job's id, a UUIDv7 in its usual text form; a reply has one of its own.
+        correlation_id: of a reply, the correlation id of its job, else the job's id.
+        headers: own headers `nearmq-deadline` (int, ms since 1970) and `nearmq-part`, and `traceparent`, `tracestate`.
+        timestamp_s: seconds since 1970 at which it was published; 0 when the publisher gave none.
+    """
+
+    routing_key: str
+    type: str
+    message_id: str
+    body: bytes
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    headers: Mapping[str, str | int] = field(default_factory=dict)
+    timestamp_s: int = 0
+
+
+class Transport(Protocol):
+    """Carries jobs to the workers and their replies back.
+
+    `publish` and `stop` may be called from any thread; the callbacks run in a thread of the transport's and must be short.
+    """
+
+    @property
+    def reply_to(self) -> str:
+        """The address that replies to this client are sent to; the same for the transport's whole life."""
+        ...
+
+    def start(self, *, on_reply: Callable[[Message], None], on_connected: Callable[[], None]) -> None:
+        """Connect, and keep connected until `stop`.
+
+        Args:
+            on_reply: called with each reply; the same reply may come twice.
+            on_connected: called whenever replies can be received (again): what was published before and is not
+                answered may have been lost, and is to be published again.
+
+        Raises:
+            BrokerUnavailable: the first connection could not be made; the message says why.
+            PermissionDenied: the login or the virtual host was refused.
+        """
+        ...
+
+    def publish(self, message: Message) -> Future[None]:
+        """Publish a job; the future is done when the broker has taken responsibility for it.
+
+        The future fails with QueueFull when the broker refused it, with BrokerUnavailable when the connection was lost
+        first or nobody could be reached (no worker is bound to the control exchange), with PermissionDenied when the
+        broker forbids it. A job whose future failed may still have been taken: publish it again under the same id.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Close; may come twice, or before `start`. Futures that are still open fail with BrokerUnavailable."""
+        ...

@@ -1,0 +1,82 @@
+"""Virtual hosts of one's own on a broker that others use too."""
+
+import base64
+import os
+import subprocess
+import urllib.parse
+import urllib.request
+import uuid
+
+from tests.servers import rabbitmq
+
+
+class VirtualHosts:
+    """Makes virtual hosts on a broker, one for each test.
+
+    They are made some at a time, because each call of rabbitmqctl starts an Erlang machine and takes a second or more.
+
+    Args:
+        url: of a user that will have every permission in them.
+        broker: the private broker that listens there; without one, rabbitmqctl's default node and the management API
+            are tried.
+
+    Raises:
+        PermissionError: virtual hosts cannot be made on this broker from here.
+    """
+
+    BATCH = 16
+
+    def __init__(self, url: str, broker: rabbitmq.Broker | None = None) -> None:
+        self._url = urllib.parse.urlsplit(url)
+        self._broker = broker
+        self._made: list[str] = []
+        self._unused: list[str] = []
+        self._make()
+
+    def take(self) -> str:
+        """Return the URL of an empty virtual host."""
+        if not self._unused:
+            self._make()
+        return self._url._replace(path=f"/{self._unused.pop()}").geturl()
+
+    def close(self) -> None:
+        """Delete those that were made."""
+        self._on_each(self._made, 'rabbit_vhost:delete(V, <<"test">>)', "DELETE")
+
+    def _make(self) -> None:
+        self._unused = [f"nearmq-test-{uuid.uuid4().hex}" for _ in range(self.BATCH)]
+        user = urllib.parse.unquote(self._url.username or "guest")
+        erlang = (
+            'ok = rabbit_vhost:add(V, <<"test">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"{user}">>, V, <<".*">>, <<".*">>, <<".*">>, <<"test">>)'
+        )
+        self._on_each(self._unused, erlang, "PUT")
+        self._made += self._unused
+
+    def _on_each(self, names: list[str], erlang: str, method: str) -> None:
+        binaries = ", ".join(f'<<"{name}">>' for name in names)
+        expression = f"[begin {erlang} end || V <- [{binaries}]], ok."
+        if self._broker is not None:
+            self._broker.rabbitmqctl("eval", expression)
+            return
+        # rabbitmqctl reaches the machine's default node, which need not be the one that listens at the URL.
+        listens = f"fun(Listener) -> element(6, Listener) =:= {self._url.port or 5672} end"
+        same_node = f"true = lists:any({listens}, rabbit_networking:active_listeners())"
+        try:
+            if self._url.hostname not in {"127.0.0.1", "localhost"}:
+                raise FileNotFoundError("rabbitmqctl")
+            rabbitmq.run(["rabbitmqctl", "-q", "eval", f"{same_node}, {expression}"], os.environ)
+        except (OSError, subprocess.SubprocessError):
+            for name in names:
+                self._manage(method, name)
+
+    def _manage(self, method: str, name: str) -> None:
+        login = urllib.parse.unquote(f"{self._url.username or 'guest'}:{self._url.password or 'guest'}")
+        request = urllib.request.Request(f"http://{self._url.hostname}:15672/api/vhosts/{name}", method=method)
+        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+        except OSError as error:
+            raise PermissionError(
+                f"no virtual host can be made: rabbitmqctl failed, and {request.full_url}: {error}"
+            ) from None

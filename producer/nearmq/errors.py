@@ -24,7 +24,7 @@
     ├── QueueFull                QUEUE_FULL           (raised by the client only)
     └── PermissionDenied         PERMISSION_DENIED    (raised by the client only)
 
-The codes travel in error replies; a client that reads a code it does not know raises `NearmqError` itself with that code.
+The codes travel in error replies; a client that reads a code it does not know raises `NearmqError` itself with it.
 """
 
 

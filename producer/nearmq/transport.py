@@ -1,4 +1,4 @@
-"""The seam between the client and whatever carries its jobs: RabbitMQ (`amqp.py`) or, embedded, the caller's own process.
+"""The seam between the client and what carries its jobs: RabbitMQ (`amqp.py`) or, embedded, the caller's own process.
 
 The protocol is ours and may change with its two adapters; `tests/contract/test_transport.py` holds both to it.
 """
@@ -7,6 +7,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from nearmq.errors import BrokerUnavailable
+
+
+class ConnectionLost(BrokerUnavailable):
+    """The connection was lost before the broker confirmed a job: whether the broker took it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ class Message:
 class Transport(Protocol):
     """Carries jobs to the workers and their replies back.
 
-    `publish` and `stop` may be called from any thread; the callbacks run in a thread of the transport's and must be short.
+    `publish` and `stop` may be called from any thread; the callbacks run in a transport's thread and must be short.
     """
 
     @property
@@ -60,9 +66,9 @@ class Transport(Protocol):
     def publish(self, message: Message) -> Future[None]:
         """Publish a job; the future is done when the broker has taken responsibility for it.
 
-        The future fails with QueueFull when the broker refused it, with BrokerUnavailable when the connection was lost
-        first or nobody could be reached (no worker is bound to the control exchange), with PermissionDenied when the
-        broker forbids it. A job whose future failed may still have been taken: publish it again under the same id.
+        The future fails with QueueFull when the broker refused the job, with PermissionDenied when it forbids it, with
+        BrokerUnavailable when no queue took it (a control job while no worker lives), and with ConnectionLost when the
+        connection is down or was lost first: it may have been taken, so publish it again under the same id.
         """
         ...
 

@@ -1,0 +1,308 @@
+"""The client: connects to a broker, or embeds a worker, and publishes jobs."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from importlib.metadata import entry_points
+from types import TracebackType
+from typing import Any, Self
+
+from nearmq.codec import encode_job
+from nearmq.collection import Collection, SearchOptions, Vectors
+from nearmq.errors import InvalidArgument
+from nearmq.job_ids import new_job_id
+from nearmq.jobs import (
+    TYPE_OF,
+    CreateJob,
+    DropJob,
+    Job,
+    ListJob,
+    Metric,
+    PingJob,
+    RenameJob,
+    Reply,
+    VectorFieldSpec,
+)
+from nearmq.requests import Requests, raise_error
+from nearmq.results import SearchResults
+from nearmq.schema import Schema
+from nearmq.topology import DEFAULT_PREFIX, routing_key
+from nearmq.transport import Message, Transport
+
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_MAX_PENDING = 10_000
+
+#: After the first worker's answer to a job for all workers, how long others may take to show that they live.
+_GATHER_S = 0.25
+
+
+def connect(
+    url: str | None = None,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    max_pending: int = DEFAULT_MAX_PENDING,
+    prefix: str = DEFAULT_PREFIX,
+) -> "Client":
+    """Connect to a broker, or start an embedded worker.
+
+    Args:
+        url: `amqp://user:password@host:port/vhost`, `amqps://…`, or `local:DIRECTORY` for the embedded mode (needs
+            nearmq-worker); None reads NEARMQ_URL.
+        timeout_s: how long a call waits for its answer when it does not say.
+        max_pending: how many jobs may await a reply; a further one waits for room.
+        prefix: the first word of the exchanges' and queues' names.
+
+    Raises:
+        InvalidArgument: no url, or a scheme that no transport serves.
+        BrokerUnavailable, PermissionDenied: the broker cannot be reached, or refuses; the message says why.
+    """
+    client = Client(
+        _open_transport(url or os.environ.get("NEARMQ_URL"), prefix), timeout_s=timeout_s, max_pending=max_pending
+    )
+    client.start()
+    return client
+
+
+class Client:
+    """Publishes jobs and hands out their answers; safe for many threads, closed by `close` or as a context manager."""
+
+    def __init__(
+        self, transport: Transport, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_pending: int = DEFAULT_MAX_PENDING
+    ) -> None:
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._requests = Requests(transport, max_pending=max_pending)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Connect; `connect` has done so already."""
+        self._requests.start()
+
+    def close(self) -> None:
+        """Close the connection; jobs that await a reply fail with BrokerUnavailable. May come twice."""
+        self._requests.stop()
+
+    def collection(self, name: str) -> Collection:
+        """Return the collection of this name, without asking whether it exists."""
+        return Collection(self, name)
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        dim: int | None = None,
+        metric: Metric = "L2",
+        index: str = "HNSW",
+        index_params: Mapping[str, int] | None = None,
+        schema: Schema | None = None,
+        timeout_s: float | None = None,
+    ) -> Collection:
+        """Create a collection with one vector field named `vector`, or with the fields of a schema.
+
+        Args:
+            name: matches `^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$`.
+            dim: dimensions of the vectors; needed unless a schema is given.
+            metric: `L2`, `IP` or `COSINE`.
+            index: `FLAT`, `HNSW`, `IVF_FLAT`, `IVF_SQ8` or `IVF_PQ`.
+            index_params: as Milvus names them: M, efConstruction, nlist, m, nbits.
+            schema: several fields, or string primary keys.
+            timeout_s: how long to wait; None for the client's default.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            InvalidArgument: a name, dimension or parameter is out of its range.
+        """
+        if (schema is None) == (dim is None):
+            raise InvalidArgument("give either dim or schema", field="dim")
+        if schema is None:
+            spec = VectorFieldSpec(
+                name="vector", dim=dim or 0, metric_type=metric, index=index, index_params=dict(index_params or {})
+            )
+            schema = Schema(vector_fields=[spec])
+        job = CreateJob(collection=name, vector_fields=list(schema.vector_fields), primary_key=schema.primary_key)
+        self.submit(job, timeout_s=timeout_s).result()
+        return self.collection(name)
+
+    def drop_collection(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Drop a collection and its rows.
+
+        Raises:
+            CollectionNotFound: no collection has this name.
+        """
+        self.submit(DropJob(collection=name), timeout_s=timeout_s).result()
+
+    def rename_collection(self, name: str, new_name: str, *, timeout_s: float | None = None) -> Collection:
+        """Rename a collection and return it under its new name.
+
+        Raises:
+            CollectionNotFound, AlreadyExists: of the old name, of the new one.
+        """
+        self.submit(RenameJob(collection=name, new_name=new_name), timeout_s=timeout_s).result()
+        return self.collection(new_name)
+
+    def list_collections(self, *, timeout_s: float | None = None) -> list[str]:
+        """Return the collections' names, sorted."""
+        reply = self.submit(ListJob(), timeout_s=timeout_s).result()
+        return list((reply.result or {})["collections"])
+
+    def workers(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Return what every live worker answers to a ping: name, release, seconds since its start."""
+        workers: dict[str, Any] = self.broadcast(PingJob(), timeout_s=timeout_s)["workers"]
+        return workers
+
+    def search(
+        self,
+        collection_name: str,
+        query_records: Vectors,
+        top_k: int,
+        params: Mapping[str, int | float] | None = None,
+        partition_tags: Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> SearchResults:
+        """Search in Milvus 1.x's spelling; `Collection.search` says what the arguments mean."""
+        options: SearchOptions = {
+            "limit": top_k,
+            "params": params,
+            "partition_names": partition_tags,
+            "timeout_s": timeout_s,
+        }
+        return self.collection(collection_name).search(query_records, **options)
+
+    def submit(self, job: Job, *, timeout_s: float | None = None, job_id: str | None = None) -> Future[Reply]:
+        """Publish any job of the wire contract and return the future of its reply, or of the exception of its code.
+
+        Args:
+            job: one of `nearmq.jobs`.
+            timeout_s: the job's deadline and the future's; None for the client's default.
+            job_id: a UUIDv7 of the caller's; the same id is the same job, whose effect takes place once.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        message = self._message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        return self._requests.submit(message, timeout_s=timeout_s)
+
+    def publish(
+        self, job: Job, *, reply_to: str | None, timeout_s: float | None = None, job_id: str | None = None
+    ) -> str:
+        """Publish any job whose reply goes to a queue of the caller's, and return its id once it is confirmed."""
+        message = self._message(job, job_id=job_id, reply_to=reply_to)
+        self._requests.publish(message, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
+        return message.message_id
+
+    def broadcast(
+        self, job: Job, *, timeout_s: float | None = None, on_progress: Callable[[float], None] | None = None
+    ) -> dict[str, Any]:
+        """Publish a job for every live worker and wait until all that answered have finished.
+
+        Returns:
+            `{"workers": {worker: its result}}`.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        gathered = _Gathered(on_progress)
+        message = self._message(job, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        future = self._requests.submit(message, timeout_s=timeout_s, gather=gathered.add)
+        return gathered.wait(future)
+
+    def _message(
+        self, job: Job, *, reply_to: str | None, job_id: str | None = None, timeout_s: float | None = None
+    ) -> Message:
+        job_type = TYPE_OF[type(job)]
+        headers: dict[str, str | int] = {}
+        if timeout_s is not None:
+            headers["nearmq-deadline"] = time.time_ns() // 1_000_000 + int(timeout_s * 1_000)
+        job_id = job_id or new_job_id()
+        return Message(
+            routing_key=routing_key(job_type, getattr(job, "collection", None)),
+            type=job_type,
+            message_id=job_id,
+            correlation_id=job_id,
+            reply_to=reply_to,
+            body=encode_job(job),
+            headers=headers,
+            timestamp_s=int(time.time()),
+        )
+
+
+class _Gathered:
+    """The answers of all live workers to one job, by worker."""
+
+    def __init__(self, on_progress: Callable[[float], None] | None) -> None:
+        self._on_progress = on_progress
+        self._replies: dict[str, Reply] = {}
+        self._first_at: float | None = None
+        self._news = threading.Condition()
+
+    def add(self, reply: Reply) -> None:
+        """Take one worker's progress or final answer; never the last, for nobody knows how many workers live."""
+        with self._news:
+            if self._first_at is None:
+                self._first_at = time.monotonic()
+            self._replies[reply.worker or ""] = reply
+            self._news.notify()
+
+    def wait(self, future: Future[Reply]) -> dict[str, Any]:
+        """Wait until every worker that answered has finished; the future only ever fails, by time-out or connection."""
+        future.add_done_callback(self._wake)
+        try:
+            while not self._is_complete(future):
+                self._report()
+        finally:
+            future.cancel()
+        self._report()
+        replies = {worker: raise_error(reply) for worker, reply in sorted(self._replies.items())}
+        return {"workers": {worker: reply.result or {} for worker, reply in replies.items()}}
+
+    def _is_complete(self, future: Future[Reply]) -> bool:
+        """Wait for news; say whether all have finished. Raises what the future failed with."""
+        with self._news:
+            if future.done():
+                future.result()
+            all_final = bool(self._replies) and all(reply.status != "partial" for reply in self._replies.values())
+            if not all_final or self._first_at is None:
+                self._news.wait()
+                return False
+            left_s = self._first_at + _GATHER_S - time.monotonic()
+            if left_s > 0:
+                self._news.wait(left_s)
+                return False
+            return True
+
+    def _report(self) -> None:
+        if self._on_progress is None or not self._replies:
+            return
+        replies = list(self._replies.values())
+        done = [(reply.result or {}).get("progress", 0.0) if reply.status == "partial" else 1.0 for reply in replies]
+        self._on_progress(sum(done) / len(done))
+
+    def _wake(self, _: Future[Reply]) -> None:
+        with self._news:
+            self._news.notify()
+
+
+def _open_transport(url: str | None, prefix: str) -> Transport:
+    """Return the transport of a url's scheme, not yet started."""
+    if not url:
+        raise InvalidArgument(
+            "no url given and NEARMQ_URL is not set, expected amqp://… or local:DIRECTORY", field="url"
+        )
+    scheme = url.partition(":")[0]
+    if scheme in {"amqp", "amqps"}:
+        from nearmq.amqp import AmqpTransport  # noqa: PLC0415  pika is not needed in embedded mode
+
+        return AmqpTransport(url, prefix=prefix)
+    adapters = {point.name: point for point in entry_points(group="nearmq.transports")}
+    if scheme not in adapters:
+        known = ", ".join(["amqp", "amqps", *sorted(adapters)])
+        hint = "" if adapters else "; local: needs the distribution nearmq-worker"
+        raise InvalidArgument(f"no transport for scheme {scheme!r}, known are {known}{hint}", field="url")
+    transport: Transport = adapters[scheme].load()(url)
+    return transport

@@ -1,0 +1,193 @@
+"""The jobs of one client that await an answer: published, published again after a reconnect, answered or timed out."""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from nearmq.codec import decode_reply
+from nearmq.errors import BrokerUnavailable, NearmqError, QueueFull, ReplyTimeout, from_code
+from nearmq.jobs import Reply
+from nearmq.parts import Parts
+from nearmq.transport import ConnectionLost, Message, Transport
+
+#: Sees each reply to a job; returns the result when it is the last one needed, else None.
+Gather = Callable[[Reply], Reply | None]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Pending:
+    message: Message
+    gather: Gather
+    timeout_s: float
+    future: Future[Reply]
+    confirmed: bool = False
+    parts: Parts = field(default_factory=Parts)
+
+
+class Requests:
+    """A bounded map from job id to the future that its reply resolves.
+
+    A job stays in the map until it is answered or its timeout passes; whenever the transport has connected again, every
+    job still in the map is published once more under its id, for its reply may be lost. Safe for many threads.
+    """
+
+    def __init__(self, transport: Transport, *, max_pending: int) -> None:
+        self._transport = transport
+        self._max_pending = max_pending
+        self._pending: dict[str, _Pending] = {}
+        self._deadlines: list[tuple[float, str]] = []  # a heap; entries of answered jobs stay until their time
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._earlier = threading.Condition(self._lock)
+        self._closed = False
+        self._timer = threading.Thread(target=self._expire, name="nearmq-timeouts", daemon=True)
+
+    def start(self) -> None:
+        """Connect; raises what `Transport.start` raises."""
+        self._transport.start(on_reply=self._on_reply, on_connected=self._on_connected)
+        self._timer.start()
+
+    def submit(self, message: Message, *, timeout_s: float, gather: Gather | None = None) -> Future[Reply]:
+        """Publish a job and return the future of its reply.
+
+        The future fails with the exception of an error reply's code, with ReplyTimeout when `timeout_s` passes, or
+        BrokerUnavailable when it passes before the broker confirmed the job. Cancelling the future forgets the job.
+
+        Raises:
+            QueueFull: `max_pending` jobs await a reply, and none was answered within `timeout_s`.
+        """
+        pending = _Pending(message=message, gather=gather or _first_final, timeout_s=timeout_s, future=Future())
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while len(self._pending) >= self._max_pending and not self._closed:
+                if not self._room.wait(deadline - time.monotonic()):
+                    raise QueueFull(
+                        f"{self._max_pending} jobs of this client await a reply, none came in {timeout_s} s"
+                    )
+            if self._closed:
+                raise BrokerUnavailable("the client is closed")
+            self._pending[message.message_id] = pending
+            heapq.heappush(self._deadlines, (deadline, message.message_id))
+            if self._deadlines[0][1] == message.message_id:
+                self._earlier.notify()
+        pending.future.add_done_callback(lambda _: self._take(pending))  # cancelled by the caller
+        self._publish(pending)
+        return pending.future
+
+    def publish(self, message: Message, *, timeout_s: float) -> None:
+        """Publish a job whose reply goes elsewhere, and return when the broker has confirmed it.
+
+        Raises:
+            BrokerUnavailable: not confirmed within `timeout_s`; the job may have been taken all the same.
+            QueueFull, PermissionDenied: as `Transport.publish`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            confirm = self._transport.publish(message)
+            try:
+                confirm.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise BrokerUnavailable(f"job {message.message_id} was not confirmed in {timeout_s} s") from None
+            except ConnectionLost:
+                if time.monotonic() + _RETRY_S > deadline or self._closed:
+                    raise
+                time.sleep(_RETRY_S)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Close the transport; what is still pending fails with BrokerUnavailable. May come twice."""
+        with self._lock:
+            self._closed = True
+            abandoned = list(self._pending.values())
+            self._room.notify_all()
+            self._earlier.notify()
+        self._transport.stop()
+        for pending in abandoned:
+            self._fail(pending, BrokerUnavailable("the client was closed before the reply came"))
+        if self._timer.ident is not None:
+            self._timer.join()
+
+    def _publish(self, pending: _Pending) -> None:
+        confirm = self._transport.publish(pending.message)
+        confirm.add_done_callback(lambda done: self._on_confirm(pending, done))
+
+    def _on_confirm(self, pending: _Pending, confirm: Future[None]) -> None:
+        error = confirm.exception()
+        if error is None:
+            pending.confirmed = True
+        elif not isinstance(error, ConnectionLost):  # after a lost connection, _on_connected publishes it again
+            self._fail(pending, error)
+
+    def _on_connected(self) -> None:
+        with self._lock:
+            waiting = list(self._pending.values())
+        for pending in waiting:
+            self._publish(pending)
+
+    def _on_reply(self, message: Message) -> None:
+        with self._lock:
+            pending = self._pending.get(message.correlation_id or "")
+        if pending is None:  # answered before, or forgotten
+            return
+        try:
+            body = pending.parts.add(message)
+            result = None if body is None else pending.gather(decode_reply(body))
+        except NearmqError as error:
+            self._fail(pending, error)
+            return
+        if result is not None and self._take(pending) and pending.future.set_running_or_notify_cancel():
+            pending.future.set_result(result)
+
+    def _fail(self, pending: _Pending, error: BaseException) -> None:
+        if self._take(pending) and pending.future.set_running_or_notify_cancel():
+            pending.future.set_exception(error)
+
+    def _take(self, pending: _Pending) -> bool:
+        """Remove the job from the map; of all that try, the one that is told True settles its future."""
+        with self._lock:
+            if self._pending.get(pending.message.message_id) is not pending:
+                return False
+            del self._pending[pending.message.message_id]
+            self._room.notify()
+            return True
+
+    def _expire(self) -> None:
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
+                now = time.monotonic()
+                if not self._deadlines or self._deadlines[0][0] > now:
+                    self._earlier.wait(self._deadlines[0][0] - now if self._deadlines else None)
+                    continue
+                _, job_id = heapq.heappop(self._deadlines)
+                pending = self._pending.get(job_id)
+            if pending is not None:
+                self._fail(pending, _timeout_error(pending))
+
+
+_RETRY_S = 0.25
+
+
+def raise_error(reply: Reply) -> Reply:
+    """Return the reply, or raise the exception of its error."""
+    if reply.error is None:
+        return reply
+    raise from_code(
+        reply.error.code, reply.error.message, field=reply.error.field, retryable=reply.error.retryable
+    ) from None
+
+
+def _first_final(reply: Reply) -> Reply | None:
+    return raise_error(reply)
+
+
+def _timeout_error(pending: _Pending) -> NearmqError:
+    job_id = pending.message.message_id
+    if pending.confirmed:
+        return ReplyTimeout(f"no reply to job {job_id} in {pending.timeout_s} s")
+    return BrokerUnavailable(f"the broker did not confirm job {job_id} in {pending.timeout_s} s")

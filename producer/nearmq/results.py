@@ -1,0 +1,86 @@
+"""What a search gives back: for each query its hits, as numpy views of the reply."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from nearmq.jobs import Reply, TimingMs
+
+
+class Hit(NamedTuple):
+    """One neighbour: its id and its distance to the query."""
+
+    id: int | str
+    distance: float
+
+
+class QueryHits(Sequence[Hit]):
+    """The hits of one query, nearest first, ties by smaller id.
+
+    Attributes:
+        ids: shape (hits,); int64, or str objects where the collection's primary key is string.
+        distances: float32, shape (hits,): L2 squared ascending; IP and COSINE similarity descending.
+    """
+
+    __slots__ = ("distances", "ids")
+
+    def __init__(
+        self, ids: npt.NDArray[np.int64] | npt.NDArray[np.object_], distances: npt.NDArray[np.float32]
+    ) -> None:
+        self.ids = ids
+        self.distances = distances
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        if isinstance(index, slice):
+            return list(map(Hit, self.ids[index].tolist(), self.distances[index].tolist()))
+        return Hit(self.ids[index : index + 1 or None].tolist()[0], float(self.distances[index]))
+
+    def __iter__(self) -> Iterator[Hit]:
+        return map(Hit, self.ids.tolist(), self.distances.tolist())
+
+    def __repr__(self) -> str:
+        return f"QueryHits(ids={self.ids!r}, distances={self.distances!r})"
+
+
+class SearchResults(Sequence[QueryHits]):
+    """The answer to one search: one `QueryHits` a query, in the order of the queries.
+
+    Attributes:
+        job_id: the id under which the job was published.
+        version: the collection's version that was searched.
+        status: `ok`, or `partial` where the deadline left segments unsearched and the job allowed it.
+        timing_ms: where the time went in the worker.
+        worker: the name of the worker that answered.
+        attempt: 1, or more where the job had been delivered before.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._rows = [QueryHits(hits.ids, hits.distances) for hits in reply.hits or []]
+        self.job_id = reply.job_id
+        self.version = reply.version or 0
+        self.status = reply.status
+        self.timing_ms = reply.timing_ms or TimingMs()
+        self.worker = reply.worker or ""
+        self.attempt = reply.attempt
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> QueryHits: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[QueryHits]: ...
+    def __getitem__(self, index: int | slice) -> QueryHits | list[QueryHits]:
+        return self._rows[index]
+
+    def __repr__(self) -> str:
+        return f"SearchResults({len(self)} queries, version={self.version}, {self.timing_ms.total:.1f} ms)"

@@ -1,0 +1,15 @@
+"""A collection's schema as a client declares it; the worker checks it whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nearmq.jobs import VectorFieldSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The columns of a collection to create: its vector fields, and the type of its primary key."""
+
+    vector_fields: Sequence[VectorFieldSpec]
+    primary_key: Literal["int64", "string"] = "int64"

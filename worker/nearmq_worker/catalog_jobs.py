@@ -1,0 +1,100 @@
+"""The jobs that read or change the catalog: list, describe, create, drop, rename."""
+
+from collections import Counter
+from typing import Any
+
+from nearmq.errors import InvalidArgument
+from nearmq.jobs import CreateJob, DescribeJob, DropJob, Job, ListJob, RenameJob, Reply
+from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.manifest import Manifest, SegmentEntry, Snapshot
+from nearmq_index_store.schema import IndexSpec, Schema, VectorField
+
+
+def run_catalog_job(catalog: Catalog, job: Job, job_id: str) -> Reply:
+    """Run one job; raises what the store raises. The same job id again gives the same answer."""
+    match job:
+        case ListJob():
+            return Reply(job_id=job_id, status="ok", result={"collections": catalog.list()})
+        case DescribeJob():
+            snapshot = catalog.snapshot(job.collection)
+            return Reply(job_id=job_id, status="ok", version=snapshot.manifest.version, result=_describe(snapshot))
+        case CreateJob() | DropJob() | RenameJob():
+            manifest = _write(catalog, job, job_id)
+            result = {"collection": manifest.name, "version": manifest.version}
+            return Reply(job_id=job_id, status="ok", version=manifest.version, result=result)
+        case _:
+            raise InvalidArgument(f"a {type(job).__name__} is not run from a queue", field="type")
+
+
+def _write(catalog: Catalog, job: CreateJob | DropJob | RenameJob, job_id: str) -> Manifest:
+    match job:
+        case RenameJob():
+            return catalog.rename(job.collection, job.new_name, job_id=job_id)
+        case DropJob(partition_name=None):
+            return catalog.drop(job.collection, job_id=job_id)
+        case DropJob(partition_name=str(partition)):
+            return catalog.drop_partition(job.collection, partition, job_id=job_id)
+        case CreateJob(partition_name=None):
+            return catalog.create(job.collection, _schema(job), job_id=job_id)
+        case CreateJob(partition_name=str(partition)):
+            if job.vector_fields:
+                raise InvalidArgument("give either vector_fields or partition_name", field="partition_name")
+            return catalog.create_partition(job.collection, partition, job_id=job_id)
+    raise AssertionError(job)
+
+
+def _schema(job: CreateJob) -> Schema:
+    """Return the schema of a collection to create, index defaults filled in."""
+    return Schema(
+        primary_key=job.primary_key,
+        vector_fields=tuple(
+            VectorField(
+                name=spec.name,
+                dim=spec.dim,
+                metric=spec.metric_type,
+                index=IndexSpec(
+                    kind=spec.index, params=index_kind(spec.index).check_build_params(spec.index_params, spec.dim)
+                ),
+            )
+            for spec in job.vector_fields
+        ),
+    )
+
+
+def _describe(snapshot: Snapshot) -> dict[str, Any]:
+    manifest = snapshot.manifest
+    segments: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for entry in snapshot.segments:
+        segments[entry.partition] += 1
+        rows[entry.partition] += entry.rows
+        size[entry.partition] += _stored_bytes(entry)
+    return {
+        "name": manifest.name,
+        "id": manifest.collection_id,
+        "version": manifest.version,
+        "primary_key": manifest.schema.primary_key,
+        "vector_fields": [
+            {
+                "name": field.name,
+                "dim": field.dim,
+                "metric_type": field.metric,
+                "index": field.index.kind,
+                "index_params": field.index.params,
+            }
+            for field in manifest.schema.vector_fields
+        ],
+        "partitions": [
+            {"name": name, "rows": rows[name], "segments": segments[name], "bytes": size[name]}
+            for name in manifest.partitions
+        ],
+        "rows": rows.total(),
+        "bytes": size.total(),
+    }
+
+
+def _stored_bytes(entry: SegmentEntry) -> int:
+    blobs = [entry.rows_blob, entry.keys.blob, *(index.blob for index in entry.indexes.values())]
+    return sum(blob.bytes for blob in blobs if blob is not None)

@@ -1,0 +1,149 @@
+"""A worker without its transport: takes deliveries, runs them on compute threads, and says how each one ends.
+
+`service.py` puts RabbitMQ around it, `embedded.py` the caller's own process.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec.structs import replace
+
+from nearmq.codec import Bounds, decode_job, encode_reply
+from nearmq.errors import InvalidArgument, NearmqError
+from nearmq.jobs import Reply, SearchJob
+from nearmq.topology import Names
+from nearmq_index_store.blobs import BlobStore, open_store
+from nearmq_index_store.catalog import Catalog
+from nearmq_worker.batching import Task, WaitingJobs
+from nearmq_worker.cache import SegmentCache
+from nearmq_worker.config import WorkerConfig
+from nearmq_worker.control import CONTROL_JOBS, Control
+from nearmq_worker.execute import Executor
+from nearmq_worker.receive import Delivery
+from nearmq_worker.replies import error_reply
+from nearmq_worker.settle import Settler
+from nearmq_worker.spool import Spool
+from nearmq_worker.telemetry import JOB_FAILED, JOB_REFUSED, log_answer
+
+logger = logging.getLogger(__name__)
+
+_CONTROL_THREADS = 2
+
+
+class Engine:
+    """Runs the jobs of deliveries; every delivery it takes is settled exactly once, by `settler`."""
+
+    def __init__(self, config: WorkerConfig, settler: Settler, *, store: BlobStore | None = None) -> None:
+        self._config = config
+        self._settler = settler
+        self._names = Names(config.prefix)
+        self._bounds = Bounds()
+        store = store or open_store(config.store, config.cache)
+        self._spool = Spool(store, config.spool)
+        self._cache = SegmentCache(self._spool.open, config.memory_bytes)
+        catalog = Catalog(store)
+        self._executor = Executor(catalog, self._cache, config)
+        self._control = Control(catalog, self._cache)
+        self._waiting = WaitingJobs(batch_queries=config.batch_queries)
+        self._control_pool = ThreadPoolExecutor(_CONTROL_THREADS, thread_name_prefix="nearmq-control")
+        self._threads = [
+            threading.Thread(target=self._work, name=f"nearmq-compute-{number}") for number in range(config.threads)
+        ]
+
+    def start(self) -> None:
+        """Start the compute threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery on: decode it, and queue it or refuse it. Short, for the receiving thread calls it."""
+        try:
+            task = self._decoded(delivery)
+        except NearmqError as error:
+            self._refuse(delivery, error)
+            return
+        if isinstance(task.job, CONTROL_JOBS):
+            self._control_pool.submit(self._run_control, task)
+        else:
+            self._waiting.put(task)
+
+    def stop(self) -> None:
+        """Give back what waits, finish what runs, and free everything. May come twice."""
+        self._waiting.close()
+        for task in self._waiting.drain():
+            self._settler.give_back(task.delivery)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(self._config.grace_s)
+        self._control_pool.shutdown(cancel_futures=True)
+        self._executor.close()
+        self._spool.close()
+
+    def _decoded(self, delivery: Delivery) -> Task:
+        message = delivery.message
+        job = decode_job(message, self._bounds)
+        pool = self._names.queue_of(message.type)
+        if pool != delivery.queue:
+            raise InvalidArgument(f"a {message.type} job came through {delivery.queue}, its queue is {pool}", field="type")
+        deadline_ms = message.headers.get("nearmq-deadline")
+        if deadline_ms is not None and not isinstance(deadline_ms, int):
+            raise InvalidArgument(f"header nearmq-deadline is {deadline_ms!r}, expected ms since 1970", field="deadline")
+        return Task(delivery=delivery, job=job, deadline_ms=deadline_ms, taken_at=time.monotonic())
+
+    def _refuse(self, delivery: Delivery, error: NearmqError) -> None:
+        logger.info(JOB_REFUSED, extra={"job_id": delivery.message.message_id, "code": error.code})
+        reply = replace(error_reply(delivery.message.message_id, error), worker=self._config.name)
+        if delivery.message.reply_to is None:
+            self._settler.dead(delivery, error.code)
+        else:
+            self._settler.answer(delivery, encode_reply(reply))
+
+    def _work(self) -> None:
+        while (taken := self._waiting.take()) is not None:
+            group, tasks = taken
+            try:
+                self._run(tasks)
+            finally:
+                self._waiting.done(group)
+
+    def _run(self, tasks: Sequence[Task]) -> None:
+        """Run a batch and settle it; when it fails as a whole, each task alone."""
+        try:
+            replies = self._executor.run(tasks)
+            bodies = [_encoded(task, reply) for task, reply in zip(tasks, replies, strict=True)]
+        except Exception as error:
+            if len(tasks) > 1:
+                for task in tasks:
+                    self._run([task])
+                return
+            job_id = tasks[0].delivery.message.message_id
+            logger.exception(JOB_FAILED, extra={"job_id": job_id})
+            replies = [replace(error_reply(job_id, error), worker=self._config.name)]
+            bodies = [encode_reply(replies[0])]
+        for task, reply, body in zip(tasks, replies, bodies, strict=True):
+            self._settler.answer(task.delivery, body)
+            log_answer(task, reply)
+
+    def _run_control(self, task: Task) -> None:
+        job_id = task.delivery.message.message_id
+        try:
+            for reply in self._control.run(task.job, job_id):
+                body = encode_reply(replace(reply, worker=self._config.name))
+                if reply.status == "partial":
+                    self._settler.progress(task.delivery, body)
+                else:
+                    self._settler.answer(task.delivery, body)
+                    log_answer(task, reply)
+        except Exception as error:
+            logger.exception(JOB_FAILED, extra={"job_id": job_id})
+            reply = replace(error_reply(job_id, error), worker=self._config.name)
+            self._settler.answer(task.delivery, encode_reply(reply))
+
+
+def _encoded(task: Task, reply: Reply) -> bytes:
+    if isinstance(task.job, SearchJob):
+        return encode_reply(reply, encoding=task.job.encoding, id_format=task.job.id_format)
+    return encode_reply(reply)

@@ -1,0 +1,46 @@
+"""The way of a segment's blobs into memory: each is copied to a local file, verified on the way, opened, and unlinked.
+
+No native loader sees a byte that was not verified against the manifest. The files are unlinked once they are open (the
+maps stay), so a spool never needs cleaning up, also after a kill, beyond its own folder.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from nearmq_index_store.blobs import BlobStore
+from nearmq_index_store.digest import copy_blob
+from nearmq_index_store.manifest import BlobRef, SegmentEntry
+from nearmq_index_store.schema import Schema
+from nearmq_index_store.segment import Segment, open_segment
+
+
+class Spool:
+    """A folder of this process's own, under the configured one."""
+
+    def __init__(self, store: BlobStore, parent: Path) -> None:
+        self._store = store
+        parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="nearmq-spool-", dir=parent))
+
+    def open(self, entry: SegmentEntry, schema: Schema, field: str) -> Segment:
+        """Fetch, verify and open one field of a segment.
+
+        Raises:
+            IndexCorrupt: a blob is missing, or fails its digest or its header's checks.
+            StoreUnavailable: the store did not answer.
+        """
+        with tempfile.TemporaryDirectory(prefix=f"{entry.id}-", dir=self._folder) as folder:
+            rows_path = self._fetch(entry.rows_blob, Path(folder, "rows.arrow"))
+            index_blob = entry.indexes[field].blob
+            index_path = None if index_blob is None else self._fetch(index_blob, Path(folder, "index"))
+            return open_segment(entry, schema, field, rows_path=rows_path, index_path=index_path)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fetch(self, ref: BlobRef, path: Path) -> Path:
+        with path.open("wb") as file:
+            copy_blob(self._store, ref, file)
+        return path

@@ -26,12 +26,18 @@ class SearchOptions(TypedDict, total=False):
 
     field: str | None
     limit: int
+    offset: int
     param: Mapping[str, Any] | None
     params: Mapping[str, int | float] | None
     metric_type: Metric | None
     expr: str | None
     partition_names: Sequence[str] | None
+    output_fields: Sequence[str] | None
+    radius: float | None
+    range_filter: float | None
+    round_decimal: int
     min_version: int | None
+    explain: bool
     timeout_s: float | None
 
 
@@ -54,8 +60,8 @@ class Collection:
 
         Args:
             vectors: shape (queries, dim), or (dim,) for one query; cast to float32.
-            options: limit (default 10), field, param or params and metric_type, partition_names, expr, min_version,
-                timeout_s (default the client's).
+            options: `limit` (default 10), `field` (needed where the collection has several), and the rest of
+                SearchOptions; `timeout_s` defaults to the client's.
 
         Returns:
             One `QueryHits` a query, nearest first, ties by smaller id; fewer than `limit` where there are fewer rows.
@@ -112,14 +118,14 @@ class Collection:
             BrokerUnavailable: no worker is alive.
             ResourceExhausted: it does not fit into a worker's memory budget.
         """
-        job = LoadJob(collection=self.name, partition_names=_listed(partition_names), field=field)
+        job = LoadJob(collection=self.name, partition_names=_listed("partition_names", partition_names), field=field)
         return self._client.broadcast(job, timeout_s=timeout_s, on_progress=on_progress)
 
     def release(
         self, partition_names: Sequence[str] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
         """Unpin and free on every live worker what `load` or searches brought into memory."""
-        job = ReleaseJob(collection=self.name, partition_names=_listed(partition_names))
+        job = ReleaseJob(collection=self.name, partition_names=_listed("partition_names", partition_names))
         return self._client.broadcast(job, timeout_s=timeout_s)
 
     def describe(self, *, timeout_s: float | None = None) -> dict[str, Any]:
@@ -144,12 +150,18 @@ class Collection:
             collection=self.name,
             vectors=_as_queries(vectors),
             limit=options.get("limit", DEFAULT_LIMIT),
+            offset=options.get("offset", 0),
             field=options.get("field"),
             metric_type=metric_type,
             params=params,
             expr=options.get("expr"),
-            partition_names=_listed(options.get("partition_names")),
+            partition_names=_listed("partition_names", options.get("partition_names")),
+            output_fields=_listed("output_fields", options.get("output_fields")),
+            radius=options.get("radius"),
+            range_filter=options.get("range_filter"),
+            round_decimal=options.get("round_decimal", -1),
             min_version=options.get("min_version"),
+            explain=options.get("explain", False),
             encoding="base64",
         )
 
@@ -188,11 +200,9 @@ def _as_queries(vectors: Vectors) -> npt.NDArray[np.float32]:
     return queries
 
 
-def _listed(names: Sequence[str] | None) -> list[str] | None:
+def _listed(argument: str, names: Sequence[str] | None) -> list[str] | None:
     if isinstance(names, str):
-        raise InvalidArgument(
-            f"partition_names is the string {names!r}, expected a list of names", field="partition_names"
-        )
+        raise InvalidArgument(f"{argument} is the string {names!r}, expected a list of names", field=argument)
     return None if names is None else list(names)
 
 

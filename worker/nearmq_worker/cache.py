@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class SegmentCache:
             slot.pinned, slot.released = True, False
             return slot.bytes
 
-    def release(self, collection_id: str, partitions: Set[str] | None = None) -> int:
+    def release(self, collection_id: str, partitions: AbstractSet[str] | None = None) -> int:
         """Unpin and drop a collection's segments, of all or of these partitions; those in use go when they are left.
 
         Returns:

@@ -35,7 +35,7 @@ class Control:
                 case ReleaseJob():
                     yield self._release(job, job_id)
                 case _:
-                    raise InvalidArgument(f"a {type(job).__name__} is not for every worker", field="type")  # noqa: TRY301
+                    raise InvalidArgument(f"a {type(job).__name__} is not for every worker", field="type")
         except JOB_ERRORS as error:
             yield error_reply(job_id, error)
 

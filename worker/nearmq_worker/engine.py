@@ -85,13 +85,24 @@ class Engine:
     def _decoded(self, delivery: Delivery) -> Task:
         message = delivery.message
         job = decode_job(message, self._bounds)
-        pool = self._names.queue_of(message.type)
-        if pool != delivery.queue:
-            raise InvalidArgument(f"a {message.type} job came through {delivery.queue}, its queue is {pool}", field="type")
+        self._check_queue(message.type, delivery.queue)
         deadline_ms = message.headers.get("nearmq-deadline")
         if deadline_ms is not None and not isinstance(deadline_ms, int):
-            raise InvalidArgument(f"header nearmq-deadline is {deadline_ms!r}, expected ms since 1970", field="deadline")
+            raise InvalidArgument(
+                f"header nearmq-deadline is {deadline_ms!r}, expected ms since 1970", field="deadline"
+            )
         return Task(delivery=delivery, job=job, deadline_ms=deadline_ms, taken_at=time.monotonic())
+
+    def _check_queue(self, job_type: str, queue: str) -> None:
+        """Refuse a job that came by another way than its type's: a consumer of searches runs no write."""
+        names = self._names
+        expected = names.queue_of(job_type) or names.control
+        own_ways = {names.queue("write"), names.queue("maintain"), names.control}
+        way = names.control if queue == names.control_queue(self._config.name) else queue
+        if way not in own_ways:
+            way = names.queue("search")  # or a special pool's queue, which takes what the search queue takes
+        if way != expected:
+            raise InvalidArgument(f"a {job_type} job came through {queue!r}, its way is {expected!r}", field="type")
 
     def _refuse(self, delivery: Delivery, error: NearmqError) -> None:
         logger.info(JOB_REFUSED, extra={"job_id": delivery.message.message_id, "code": error.code})

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,8 @@ class Searcher:
         most = self._config.result_hits
         if len(job.vectors) * job.limit > most:
             raise LimitExceeded(
-                f"{len(job.vectors)} queries x limit {job.limit} exceed this worker's bound of {most} hits", field="limit"
+                f"{len(job.vectors)} queries x limit {job.limit} exceed this worker's bound of {most} hits",
+                field="limit",
             )
         return field, params
 
@@ -229,4 +231,4 @@ def _slices(queries: int, threads: int) -> list[slice]:
     """Cut the queries into at most one slice a thread, none too small to be worth one."""
     count = max(1, min(threads, queries // _SLICE_QUERIES))
     bounds = [queries * part // count for part in range(count + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -1,0 +1,231 @@
+"""One thread that owns one AMQP connection with one channel, and opens both again whenever they are lost."""
+
+import functools
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pika
+from pika.adapters.select_connection import IOLoop
+
+from nearmq.amqp.address import parse_url
+from nearmq.amqp.faults import connect_fault, lost_fault
+from nearmq.errors import NearmqError
+from nearmq.transport import ConnectionLost
+
+logger = logging.getLogger(__name__)
+
+#: Reconnects wait a random time from the least to a bound that grows with the failures in a row ("full jitter"): short,
+#: so that a restarted broker is found soon; random, so that a fleet does not return at one moment.
+_LEAST_BACKOFF_S = 0.5
+_FIRST_BACKOFF_S = 4.0
+_MOST_BACKOFF_S = 30.0
+
+_TICK_S = 1.0
+#: An orderly close that takes longer is given up: the broker is gone or, under an alarm, does not read.
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class Connection:
+    """Runs pika's loop in a thread of its own; other threads hand it work through `call`.
+
+    Args:
+        url: `amqp://…` or `amqps://…`.
+        name: shown in RabbitMQ's list of connections, and the thread's name.
+        on_open: called with each newly opened channel and a function to call once its set-up is confirmed: only then
+            is the connection ready. A channel that the broker closes takes the connection with it.
+        on_lost: called once for each channel that was opened and is lost, and at last when the connection has stopped.
+
+    Both callbacks run in the connection's thread, as all work on a channel must.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        on_open: Callable[[Any, Callable[[], None]], None],
+        on_lost: Callable[[NearmqError], None],
+    ) -> None:
+        self.name = name
+        self.address = parse_url(url)
+        self._on_open = on_open
+        self._on_lost = on_lost
+        self._generation = 0
+        self._is_ready = False
+        self._ticked_at = time.monotonic()
+        self._failures = 0
+        self._first: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._loop: IOLoop | None = None  # None before start, and when stopped
+        self._thread: threading.Thread | None = None
+        self._is_stopping = False
+        # Of the attempt at hand, used in the loop's thread only.
+        self._connection: Any = None
+        self._channel: Any = None
+        self._fault: NearmqError | None = None
+
+    @property
+    def generation(self) -> int:
+        """The number of the last channel opened, from 1; a delivery tag is valid within one generation."""
+        return self._generation
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the channel is open and its set-up confirmed."""
+        return self._is_ready
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the loop last turned; over a few, something blocks its thread (a watchdog's measure)."""
+        return time.monotonic() - self._ticked_at
+
+    def start(self) -> None:
+        """Connect, and return when the connection is ready.
+
+        Raises:
+            BrokerUnavailable, PermissionDenied, InvalidArgument: the first attempt failed, and no other is made.
+        """
+        self._loop = IOLoop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self.name, daemon=True)
+        self._thread.start()
+        try:
+            self._first.result()
+        except NearmqError:
+            self._thread.join()
+            raise
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run `work` soon in the connection's thread; from any thread, in the order of the calls.
+
+        Raises:
+            ConnectionLost: the connection is not started, or stopped.
+        """
+        with self._lock:
+            if self._loop is None:
+                raise self._closed()
+            self._loop.add_callback_threadsafe(functools.partial(self._guard, work))
+
+    def drop(self, fault: NearmqError) -> None:
+        """Give up the open connection and make a new one; in the connection's thread only."""
+        self._lose(fault)
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+
+    def stop(self) -> None:
+        """Close in order, after all work handed over before; returns when closed. May come twice, or before `start`."""
+        try:
+            self.call(self._close)
+        except ConnectionLost:
+            return
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self, loop: IOLoop) -> None:
+        try:
+            self._connect(loop)
+            self._tick(loop)
+            loop.start()
+        except Exception:
+            logger.exception("connection thread failed", extra={"connection": self.name})
+        with self._lock:
+            self._loop = None
+        self._is_ready = False
+        self._on_lost(self._closed())
+        if not self._first.done():
+            self._first.set_exception(self._closed())
+        loop.close()
+
+    def _connect(self, loop: IOLoop) -> None:
+        self._fault = None
+        self._connection = pika.SelectConnection(
+            self.address.parameters(self.name),
+            on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
+            on_open_error_callback=lambda _, error: self._retry(loop, connect_fault(error, self.address)),
+            on_close_callback=functools.partial(self._on_closed, loop),
+            custom_ioloop=loop,
+        )
+
+    def _on_channel(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._on_channel_closed)
+        self._channel = channel
+        self._generation += 1
+        self._on_open(channel, functools.partial(self._ready, self._generation))
+
+    def _ready(self, generation: int) -> None:
+        if generation != self._generation or self._channel is None:
+            return
+        self._failures = 0
+        self._is_ready = True
+        logger.info("connected", extra={"connection": self.name, "broker": str(self.address)})
+        if not self._first.done():
+            self._first.set_result(None)
+
+    def _on_channel_closed(self, _: Any, error: Exception) -> None:
+        self.drop(lost_fault(error, self.address))
+
+    def _on_closed(self, loop: IOLoop, _: Any, error: Exception) -> None:
+        fault = lost_fault(error, self.address)
+        self._lose(fault)
+        self._retry(loop, fault)
+
+    def _lose(self, fault: NearmqError) -> None:
+        """Tell once that the channel is gone; the first reason is the true one."""
+        self._fault = self._fault or fault
+        self._is_ready = False
+        if self._channel is not None:
+            self._channel = None
+            self._on_lost(self._fault)
+
+    def _retry(self, loop: IOLoop, fault: NearmqError) -> None:
+        fault = self._fault or fault
+        self._connection = None
+        if not self._first.done():
+            self._first.set_exception(fault)
+            loop.stop()
+        elif self._is_stopping:
+            loop.stop()
+        else:
+            backoff_s = _backoff_s(self._failures)
+            self._failures += 1
+            loop.call_later(backoff_s, functools.partial(self._connect, loop))
+            logger.warning(
+                "connection lost",
+                extra={"connection": self.name, "error": fault.message, "retry_in_s": round(backoff_s, 1)},
+            )
+
+    def _close(self) -> None:
+        loop = self._loop
+        if self._is_stopping or loop is None:
+            return
+        self._is_stopping = True
+        self._fault = self._closed()
+        loop.call_later(_CLOSE_TIMEOUT_S, loop.stop)
+        if self._connection is None:  # between two attempts
+            loop.stop()
+        elif not self._connection.is_closing:
+            self._connection.close()
+
+    def _closed(self) -> ConnectionLost:
+        return ConnectionLost(f"connection to {self.address} is closed")
+
+    def _tick(self, loop: IOLoop) -> None:
+        self._ticked_at = time.monotonic()
+        loop.call_later(_TICK_S, functools.partial(self._tick, loop))
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run handed-over work; a fault in it costs this connection, not the thread, as with a fault in a callback."""
+        try:
+            work()
+        except Exception as error:
+            logger.exception("work in the connection's thread failed", extra={"connection": self.name})
+            self.drop(ConnectionLost(f"connection to {self.address} was dropped after a fault: {error!r}"))
+
+
+def _backoff_s(failures: int) -> float:
+    most_s = min(_MOST_BACKOFF_S, max(_FIRST_BACKOFF_S, 2.0**failures))
+    return random.uniform(_LEAST_BACKOFF_S, most_s)  # noqa: S311  not for secrets

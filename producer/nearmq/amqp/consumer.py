@@ -1,0 +1,258 @@
+"""Consuming queues and settling what was delivered, with tags that are checked against the channel they came by."""
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nearmq.amqp.connection import Connection
+from nearmq.amqp.messages import delivery_count, from_delivery
+from nearmq.errors import BrokerUnavailable, NearmqError
+from nearmq.transport import ConnectionLost, Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A queue to consume. Without arguments or exchange it has to exist.
+
+    Attributes:
+        arguments: declare it with these, durable and not exclusive.
+        exchange: instead, declare an exclusive queue for each connection, named `<queue>.<uuid>` (the one of a
+            connection that was lost may live on for a while), and bind it to this exchange.
+    """
+
+    queue: str
+    arguments: Mapping[str, str | int | bool] | None = None
+    exchange: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A message as it was delivered, and what is needed to settle it.
+
+    Attributes:
+        generation: of the connection that it came by; the tag means nothing on another.
+        queue: the name of its Source.
+        delivery_count: how often a quorum queue has delivered it before, failed or not; 0 from other queues.
+    """
+
+    message: Message
+    generation: int
+    tag: int
+    queue: str
+    delivery_count: int = 0
+    redelivered: bool = False
+
+
+Outcome = Literal["ack", "reject", "nack"]
+
+
+class Consumer:
+    """Consumes queues on a connection's channel. The connection's owner calls `open` and `lose`.
+
+    Args:
+        prefetch: deliveries that each queue may have unsettled here; 0 is no bound.
+        hold_bytes: bodies that may be unsettled here, on all queues together. AMQP has no such bound, so when it is
+            passed, the consumers are cancelled until half of it is settled, and come back with a prefetch at which
+            bodies as large as the largest fit. What the broker has sent meanwhile goes back to its queue as it comes,
+            which counts as one delivery of it.
+        on_delivery: called in the connection's thread.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        sources: Sequence[Source],
+        *,
+        prefetch: int = 0,
+        hold_bytes: int | None = None,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        self._connection = connection
+        self._sources = tuple(sources)
+        self._prefetch = prefetch
+        self._hold_bytes = hold_bytes
+        self._on_delivery = on_delivery
+        self._lock = threading.Lock()
+        self._settled: list[tuple[Delivery, Outcome]] = []
+        # In the connection's thread only:
+        self._channel: Any = None
+        self._queues: dict[str, str] = {}  # of each source, by its name
+        self._held: dict[int, int] = {}  # body bytes by delivery tag, ascending
+        self._held_bytes = 0
+        self._resume_prefetch: int | None = None  # set while paused
+        self._is_stopped = False
+
+    @property
+    def outstanding(self) -> int:
+        """Deliveries of this connection that are not settled yet."""
+        return len(self._held)
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether the connection that a delivery came by still stands; if not, the broker delivers it again."""
+        return self._connection.is_ready and delivery.generation == self._connection.generation
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Acknowledge a delivery, or give it back as failed (`reject`) or as not begun (`nack`); from any thread.
+
+        A delivery of an earlier connection is skipped: its tag would name another message, or none.
+        """
+        with self._lock:
+            self._settled.append((delivery, outcome))
+            is_first = len(self._settled) == 1
+        if is_first:
+            try:
+                self._connection.call(self._send_settled)
+            except ConnectionLost:
+                self._take_settled()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Cancel the consumers for good; say whether the broker has confirmed that nothing more comes.
+
+        What is on its way meanwhile goes back to its queue. Not to be called in the connection's thread.
+        """
+        confirmed = threading.Event()
+        try:
+            self._connection.call(lambda: self._stop(confirmed.set))
+        except ConnectionLost:
+            return True
+        return confirmed.wait(timeout_s)
+
+    def open(self, channel: Any, done: Callable[[], None]) -> None:
+        """Declare the queues on a new channel and consume them; `done` when all consumers are confirmed."""
+        self._channel = channel
+        self._resume_prefetch = None
+        channel.add_on_cancel_callback(self._on_cancelled)
+        self._queues = {source.queue: _declare(channel, source) for source in self._sources}
+        self._consume(self._prefetch, done)
+
+    def lose(self, _: NearmqError) -> None:
+        """Forget the channel's deliveries: the broker delivers them again."""
+        self._channel = None
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _consume(self, prefetch: int, done: Callable[[], None]) -> None:
+        if self._is_stopped:
+            done()
+            return
+        # Of each consumer: quorum queues know no prefetch of a whole channel.
+        self._channel.basic_qos(prefetch_count=prefetch)
+        for name, queue in self._queues.items():
+            self._channel.basic_consume(queue, self._receiver(name))
+        _fence(self._channel, prefetch, done)
+
+    def _receiver(self, name: str) -> Callable[[Any, Any, Any, bytes], None]:
+        generation = self._connection.generation
+
+        def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._hold(method.delivery_tag, len(body))
+            self._on_delivery(
+                Delivery(
+                    message=from_delivery(method, properties, body),
+                    generation=generation,
+                    tag=method.delivery_tag,
+                    queue=name,
+                    delivery_count=delivery_count(properties),
+                    redelivered=method.redelivered,
+                )
+            )
+
+        return on_message
+
+    def _on_cancelled(self, frame: Any) -> None:
+        self._connection.drop(
+            BrokerUnavailable(f"the broker cancelled consumer {frame.method.consumer_tag}: its queue is gone or moves")
+        )
+
+    def _send_settled(self) -> None:
+        settled = self._take_settled()
+        if self._channel is None or not self._channel.is_open:
+            return
+        acked = set()
+        for delivery, outcome in settled:
+            if delivery.generation != self._connection.generation or delivery.tag not in self._held:
+                continue
+            if outcome == "ack":
+                acked.add(delivery.tag)
+                continue
+            self._release(delivery.tag)
+            if outcome == "reject":
+                self._channel.basic_reject(delivery.tag, requeue=True)
+            else:
+                self._channel.basic_nack(delivery.tag, requeue=True)
+        self._ack(acked)
+        self._resume_if_room()
+
+    def _ack(self, tags: set[int]) -> None:
+        """Acknowledge with one frame what is settled from the oldest on, and the rest one by one."""
+        oldest = []
+        for tag in self._held:
+            if tag not in tags:
+                break
+            oldest.append(tag)
+        if oldest:
+            self._channel.basic_ack(oldest[-1], multiple=True)
+        for tag in sorted(tags.difference(oldest)):
+            self._channel.basic_ack(tag)
+        for tag in tags:
+            self._release(tag)
+
+    def _hold(self, tag: int, size: int) -> None:
+        self._held[tag] = size
+        self._held_bytes += size
+        if self._hold_bytes is None or self._held_bytes <= self._hold_bytes or self._resume_prefetch is not None:
+            return
+        fitting = self._hold_bytes // max(self._held.values()) // len(self._sources)
+        self._resume_prefetch = max(1, min(fitting, self._prefetch or fitting))
+        self._cancel()
+
+    def _release(self, tag: int) -> None:
+        self._held_bytes -= self._held.pop(tag)
+
+    def _resume_if_room(self) -> None:
+        if self._resume_prefetch is None or self._hold_bytes is None or self._held_bytes > self._hold_bytes // 2:
+            return
+        prefetch, self._resume_prefetch = self._resume_prefetch, None
+        self._consume(prefetch, _nothing)
+
+    def _cancel(self) -> None:
+        for tag in self._channel.consumer_tags:
+            self._channel.basic_cancel(tag, callback=_nothing)
+
+    def _stop(self, done: Callable[[], None]) -> None:
+        self._is_stopped = True
+        if self._channel is None or not self._channel.is_open:
+            done()
+            return
+        self._cancel()
+        _fence(self._channel, self._prefetch, done)
+
+    def _take_settled(self) -> list[tuple[Delivery, Outcome]]:
+        with self._lock:
+            settled, self._settled = self._settled, []
+        return settled
+
+
+def _declare(channel: Any, source: Source) -> str:
+    """Declare a source's queue and return its name; the broker answers in order, so nothing waits for it here."""
+    if source.exchange is not None:
+        queue = f"{source.queue}.{uuid.uuid4().hex}"
+        channel.queue_declare(queue, exclusive=True, auto_delete=True)
+        channel.queue_bind(queue, source.exchange, routing_key="")
+        return queue
+    if source.arguments is None:
+        channel.queue_declare(source.queue, passive=True)
+    else:
+        channel.queue_declare(source.queue, durable=True, arguments=dict(source.arguments))
+    return source.queue
+
+
+def _fence(channel: Any, prefetch: int, done: Callable[[], None]) -> None:
+    """Call `done` when the broker has answered all that was asked of it before: it answers a channel in order."""
+    channel.basic_qos(prefetch_count=prefetch, callback=lambda _: done())
+
+
+def _nothing(*_: object) -> None:
+    """Await a confirmation without doing anything on it."""

@@ -1,0 +1,161 @@
+"""The newest version of a collection, found by probing: there is no head object that could be wrong.
+
+Versions are made by put-if-absent and have no gaps from the collection's `floor`, its oldest retained version, to its
+head; garbage collection raises the floor before it removes a manifest. So what this module remembers may be too old,
+and never leads astray.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from nearmq_index_store.blobs.protocol import BlobStore
+from nearmq_index_store.errors import BlobNotFound, IndexCorrupt, StoreUnavailable, VersionExpired
+from nearmq_index_store.manifest import (
+    Manifest,
+    PageRef,
+    Snapshot,
+    manifest_key,
+    manifest_prefix,
+    read_manifest,
+)
+from nearmq_index_store.pages import Segments, read_page
+from nearmq_index_store.recent import Recent
+from nearmq_index_store.sealed import read_sealed
+
+#: Some 3 MB each when all their segments are named.
+PAGES_KEPT = 64
+HEADS_KEPT = 1_024
+
+#: Looks for a head that garbage collection keeps outrunning, before the store is called unavailable.
+LOOKS = 32
+
+
+def newest(exists: Callable[[int], bool], base: int) -> int:
+    """Find the last of the numbers without a gap after `base`, by probing base + 1, + 2, + 4 and then between."""
+    low, step = base, 1
+    while exists(base + step):
+        low = base + step
+        step *= 2
+    high = base + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        if exists(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class Heads:
+    """Reads the newest versions of a store's collections; may be used by any number of threads."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store = store
+        self._heads: Recent[str, Manifest] = Recent(HEADS_KEPT)
+        self._pages: Recent[str, Segments] = Recent(PAGES_KEPT)
+
+    def head(self, collection_id: str) -> Manifest | None:
+        """Look at the origin for the newest manifest, which may be a `dropped` one; None before the first.
+
+        Raises:
+            StoreUnavailable: also when manifests are gone that were there: the store was flushed, or is an older copy.
+        """
+        known = self._heads.get(collection_id)
+        base = known.version if known else 0
+        for _ in range(LOOKS):
+            version = newest(lambda number: self.store.exists(manifest_key(collection_id, number)), base)
+            if base >= self.floor(collection_id):
+                manifest = self._manifest(collection_id, version)
+                if manifest is not None:
+                    self.remember(manifest)
+                    return manifest
+            listed = self._listed(collection_id)
+            if listed < base:
+                self._heads.forget(collection_id)
+                raise StoreUnavailable(
+                    f"version {base} of collection {collection_id} is gone, version {listed} is the newest: the store "
+                    "was flushed, or replaced by an older copy"
+                )
+            if listed == 0:
+                return None
+            base = listed
+        raise StoreUnavailable(f"no head of collection {collection_id} found in {LOOKS} looks")
+
+    def snapshot(self, collection_id: str) -> Snapshot | None:
+        """Read the newest version whole, a `dropped` one without its segments; None before the first.
+
+        Raises:
+            IndexCorrupt: a page is missing or fails its digest, and no newer version came meanwhile.
+        """
+        failed_version = 0
+        while True:
+            manifest = self.head(collection_id)
+            if manifest is None:
+                return None
+            if manifest.state == "dropped":
+                return Snapshot(manifest=manifest, segments=())
+            try:
+                return self.open(manifest)
+            except IndexCorrupt:
+                if manifest.version == failed_version:
+                    raise
+                failed_version = manifest.version
+
+    def open(self, manifest: Manifest) -> Snapshot:
+        """Read the pages of a manifest."""
+        pages = [self.page(manifest.collection_id, ref) for ref in manifest.pages]
+        segments = pages[0] if len(pages) == 1 else tuple(segment for page in pages for segment in page)
+        return Snapshot(manifest=manifest, segments=segments)
+
+    def page(self, collection_id: str, ref: PageRef) -> Segments:
+        """Read one page."""
+        segments = self._pages.get(ref.blob.key)
+        if segments is None:
+            segments = read_page(self.store, collection_id, ref)
+            self._pages.put(ref.blob.key, segments)
+        return segments
+
+    def manifest(self, collection_id: str, version: int) -> Manifest:
+        """Read one version.
+
+        Raises:
+            VersionExpired: it has been removed, or never was.
+        """
+        manifest = self._manifest(collection_id, version)
+        if manifest is None:
+            raise VersionExpired(f"version {version} of collection {collection_id} is not in the store")
+        return manifest
+
+    def floor(self, collection_id: str) -> int:
+        """The oldest retained version; 0 when none was ever removed."""
+        try:
+            where = f"the floor of collection {collection_id}"
+            return read_sealed(self.store, f"{collection_id}/floor", _Floor, where).version
+        except BlobNotFound:
+            return 0
+
+    def remember(self, manifest: Manifest) -> None:
+        """Start the next look at this version, which is surely in the store."""
+        known = self._heads.get(manifest.collection_id)
+        if known is None or known.version < manifest.version:
+            self._heads.put(manifest.collection_id, manifest)
+
+    def _manifest(self, collection_id: str, version: int) -> Manifest | None:
+        known = self._heads.get(collection_id)
+        if known is not None and known.version == version:
+            return known if self.store.exists(manifest_key(collection_id, version)) else None
+        try:
+            return read_manifest(self.store, collection_id, version)
+        except BlobNotFound:
+            return None
+
+    def _listed(self, collection_id: str) -> int:
+        prefix = manifest_prefix(collection_id)
+        names = (key.removeprefix(prefix) for key in self.store.list(prefix))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+class _Floor(msgspec.Struct, frozen=True):
+    format: int
+    version: int

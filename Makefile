@@ -1,0 +1,65 @@
+# `make` lists the targets. Each sets itself up: nothing but python3.11+, make and a C++ compiler is asked for.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo up test chaos lint type check bench build clean
+
+# More arguments for pytest, uv or a script: `make test ARGS="tests/unit -x"`, `make lock ARGS=--upgrade`.
+ARGS ?=
+
+BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(ARGS)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv with the locked dependencies; names what is missing on the machine
+	@scripts/setup.sh
+
+lock: setup ## Resolve the dependencies again into the requirements*.lock files; ARGS=--upgrade for newer versions
+	$(LOCK) producer/pyproject.toml index_store/pyproject.toml worker/pyproject.toml --all-extras \
+		--group pyproject.toml:dev --group pyproject.toml:demo \
+		--no-emit-package nearmq --no-emit-package nearmq-index-store --no-emit-package nearmq-worker \
+		-o requirements.lock
+	$(LOCK) build.in -c requirements.lock -o requirements-build.lock
+	$(LOCK) uv.in -o requirements-uv.lock
+
+demo: setup ## Search handwritten digits with every index: no server needed, or through NEARMQ_URL and NEARMQ_STORE
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+up: ## Start RabbitMQ, Redis and a worker with docker compose, and wait until they are healthy
+	@docker compose version >/dev/null 2>&1 || { echo "make up needs docker with its compose plugin" >&2; exit 1; }
+	docker compose up --detach --build --wait $(ARGS)
+
+test: setup ## Run every test, with real servers: configured, private, or installed
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## Run only the tests that break servers, connections and workers
+	@$(BIN)/python -m tests.servers
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+lint: setup ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+type: setup ## Check the types
+	@$(BIN)/mypy
+
+check: lint type ## Check everything that needs no server: style, types, import arrows, compose file, names
+	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; fi
+	@scripts/check_names.sh
+
+bench: setup ## Measure end to end, beside raw hnswlib and a bare echo through the broker
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+build: setup ## Build wheels and source distributions of the three packages into dist/
+	@for member in producer index_store worker; do \
+		$(BIN)/uv build -q --no-build-isolation --python $(BIN)/python $$member --out-dir dist || exit 1; \
+	done; ls dist
+
+clean: ## Remove what the other targets made, .venv included
+	rm -rf .venv dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

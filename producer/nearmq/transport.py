@@ -26,6 +26,7 @@ class Message:
         correlation_id: of a reply, the correlation id of its job, else the job's id.
         headers: own headers `nearmq-deadline` (int, ms since 1970) and `nearmq-part`, and `traceparent`, `tracestate`.
         timestamp_s: seconds since 1970 at which it was published; 0 when the publisher gave none.
+        content_type, content_encoding: as published; a job's are checked when it is decoded.
     """
 
     routing_key: str
@@ -36,6 +37,8 @@ class Message:
     reply_to: str | None = None
     headers: Mapping[str, str | int] = field(default_factory=dict)
     timestamp_s: int = 0
+    content_type: str | None = "application/json"
+    content_encoding: str | None = None
 
 
 class Transport(Protocol):

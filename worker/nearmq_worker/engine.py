@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
-from nearmq.codec import Bounds, decode_job, encode_reply
+from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import InvalidArgument, NearmqError
 from nearmq.jobs import Reply, SearchJob
 from nearmq.topology import Names
@@ -40,7 +40,6 @@ class Engine:
         self._config = config
         self._settler = settler
         self._names = Names(config.prefix)
-        self._bounds = Bounds()
         store = store or open_store(config.store, config.cache)
         self._spool = Spool(store, config.spool)
         self._cache = SegmentCache(self._spool.open, config.memory_bytes)
@@ -84,7 +83,13 @@ class Engine:
 
     def _decoded(self, delivery: Delivery) -> Task:
         message = delivery.message
-        job = decode_job(message, self._bounds)
+        job = decode_job(
+            message.type,
+            message.routing_key,
+            message.body,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+        )
         self._check_queue(message.type, delivery.queue)
         deadline_ms = message.headers.get("nearmq-deadline")
         if deadline_ms is not None and not isinstance(deadline_ms, int):

@@ -1,0 +1,164 @@
+"""The client's pending jobs, over a transport that a test drives by hand."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from nearmq.codec import encode_reply
+from nearmq.errors import BrokerUnavailable, CollectionNotFound, QueueFull, ReplyTimeout
+from nearmq.jobs import ErrorReply, Reply
+from nearmq.requests import Requests
+from nearmq.transport import ConnectionLost, Message
+
+
+class HandTransport:
+    """Keeps what is published, and lets the test confirm, reply and reconnect."""
+
+    reply_to = "replies"
+
+    def __init__(self) -> None:
+        self.published: list[tuple[Message, Future[None]]] = []
+        self.on_reply: Callable[[Message], None]
+        self.on_connected: Callable[[], None]
+
+    def start(self, *, on_reply: Callable[[Message], None], on_connected: Callable[[], None]) -> None:
+        self.on_reply, self.on_connected = on_reply, on_connected
+
+    def publish(self, message: Message) -> Future[None]:
+        confirm: Future[None] = Future()
+        self.published.append((message, confirm))
+        return confirm
+
+    def stop(self) -> None: ...
+
+    def answer(self, reply: Reply) -> None:
+        self.on_reply(
+            Message(
+                routing_key="replies",
+                type="reply",
+                message_id="r",
+                correlation_id=reply.job_id,
+                body=encode_reply(reply),
+            )
+        )
+
+
+@pytest.fixture
+def transport() -> HandTransport:
+    return HandTransport()
+
+
+@pytest.fixture
+def requests(transport: HandTransport) -> Iterator[Requests]:
+    requests = Requests(transport, max_pending=2)
+    requests.start()
+    yield requests
+    requests.stop()
+
+
+def job(job_id: str) -> Message:
+    return Message(routing_key="list", type="list", message_id=job_id, body=b"{}")
+
+
+def test_a_reply_resolves_the_future_of_its_job(requests: Requests, transport: HandTransport):
+    futures = [requests.submit(job(name), timeout_s=30) for name in ("a", "b")]
+    transport.answer(Reply(job_id="b", status="ok", version=7))
+    assert futures[1].result(1).version == 7
+    assert not futures[0].done()
+
+
+def test_an_error_reply_raises_the_exception_of_its_code(requests: Requests, transport: HandTransport):
+    future = requests.submit(job("a"), timeout_s=30)
+    error = ErrorReply(code="COLLECTION_NOT_FOUND", message="no collection 'x'", field="collection")
+    transport.answer(Reply(job_id="a", status="error", error=error))
+    with pytest.raises(CollectionNotFound, match="no collection 'x'") as caught:
+        future.result(1)
+    assert caught.value.field == "collection"
+
+
+def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, transport: HandTransport):
+    future = requests.submit(job("a"), timeout_s=30)
+    transport.answer(Reply(job_id="a", status="ok", version=1))
+    transport.answer(Reply(job_id="a", status="ok", version=2))
+    transport.answer(Reply(job_id="stranger", status="ok"))
+    assert future.result(1).version == 1
+
+
+def test_unanswered_jobs_are_published_again_under_their_ids_after_a_reconnect(
+    requests: Requests, transport: HandTransport
+):
+    future = requests.submit(job("a"), timeout_s=30)
+    transport.published[0][1].set_exception(ConnectionLost("gone"))
+    answered = requests.submit(job("b"), timeout_s=30)
+    transport.answer(Reply(job_id="b", status="ok"))
+    assert answered.result(1)
+    transport.on_connected()
+    assert [message.message_id for message, _ in transport.published] == ["a", "b", "a"]
+    transport.answer(Reply(job_id="a", status="ok"))
+    assert future.result(1).status == "ok"
+
+
+def test_a_confirmed_job_without_a_reply_times_out(requests: Requests, transport: HandTransport):
+    future = requests.submit(job("a"), timeout_s=0.05)
+    transport.published[0][1].set_result(None)
+    with pytest.raises(ReplyTimeout, match=r"0\.05 s"):
+        future.result(5)
+
+
+def test_an_unconfirmed_job_times_out_as_broker_unavailable(requests: Requests):
+    with pytest.raises(BrokerUnavailable, match="did not confirm"):
+        requests.submit(job("a"), timeout_s=0.05).result(5)
+
+
+def test_an_earlier_timeout_than_the_pending_ones_is_kept(requests: Requests):
+    late = requests.submit(job("late"), timeout_s=60)
+    early = requests.submit(job("early"), timeout_s=0.05)
+    with pytest.raises(BrokerUnavailable):
+        early.result(5)
+    assert not late.done()
+
+
+def test_a_refused_job_fails_at_once(requests: Requests, transport: HandTransport):
+    future = requests.submit(job("a"), timeout_s=30)
+    transport.published[0][1].set_exception(QueueFull("the queue is full"))
+    with pytest.raises(QueueFull):
+        future.result(1)
+
+
+def test_the_bound_on_pending_jobs_holds_and_frees_again(requests: Requests, transport: HandTransport):
+    first = requests.submit(job("a"), timeout_s=30)
+    requests.submit(job("b"), timeout_s=30)
+    with pytest.raises(QueueFull, match="2 jobs"):
+        requests.submit(job("c"), timeout_s=0.05)
+    first.cancel()
+    assert requests.submit(job("c"), timeout_s=1)
+    assert [message.message_id for message, _ in transport.published] == ["a", "b", "c"]
+
+
+def test_stopping_fails_what_is_pending(requests: Requests):
+    future = requests.submit(job("a"), timeout_s=30)
+    requests.stop()
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        future.result(1)
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        requests.submit(job("b"), timeout_s=1)
+
+
+def test_publishing_returns_when_confirmed_and_tries_again_after_a_lost_connection(transport: HandTransport):
+    requests = Requests(transport, max_pending=2)
+    attempts = iter([ConnectionLost("gone"), None])
+
+    def publish(message: Message) -> Future[None]:
+        confirm: Future[None] = Future()
+        error = next(attempts)
+        if error:
+            confirm.set_exception(error)
+        else:
+            confirm.set_result(None)
+        transport.published.append((message, confirm))
+        return confirm
+
+    transport.publish = publish  # type: ignore[method-assign]
+    requests.publish(job("a"), timeout_s=10)
+    assert [message.message_id for message, _ in transport.published] == ["a", "a"]

@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from nearmq.amqp import Delivery
 from nearmq.jobs import DescribeJob, Job, ListJob, SearchJob
-from nearmq_worker.receive import Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from typing import Any
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import CreateJob, DescribeJob, DropJob, Job, ListJob, RenameJob, Reply
 from nearmq_index_store.catalog import Catalog
-from nearmq_index_store.indexes import index_kind
 from nearmq_index_store.manifest import Manifest, SegmentEntry, Snapshot
 from nearmq_index_store.schema import IndexSpec, Schema, VectorField
 
@@ -45,7 +44,7 @@ def _write(catalog: Catalog, job: CreateJob | DropJob | RenameJob, job_id: str) 
 
 
 def _schema(job: CreateJob) -> Schema:
-    """Return the schema of a collection to create, index defaults filled in."""
+    """Return the schema of a collection to create, which the catalog checks."""
     return Schema(
         primary_key=job.primary_key,
         vector_fields=tuple(
@@ -53,9 +52,7 @@ def _schema(job: CreateJob) -> Schema:
                 name=spec.name,
                 dim=spec.dim,
                 metric=spec.metric_type,
-                index=IndexSpec(
-                    kind=spec.index, params=index_kind(spec.index).check_build_params(spec.index_params, spec.dim)
-                ),
+                index=IndexSpec(kind=spec.index, params=spec.index_params),
             )
             for spec in job.vector_fields
         ),

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from urllib.parse import urlsplit
 
+from nearmq.amqp import Delivery
 from nearmq.errors import BrokerUnavailable, InvalidArgument
 from nearmq.job_ids import new_job_id
 from nearmq.topology import DEFAULT_PREFIX, Names
 from nearmq.transport import Message
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.engine import Engine
-from nearmq_worker.receive import Delivery
 
 _REPLY_TO = "embedded"
 

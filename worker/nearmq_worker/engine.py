@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
+from nearmq.amqp import Delivery
 from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import InvalidArgument, NearmqError
 from nearmq.jobs import Reply, SearchJob
@@ -22,7 +23,6 @@ from nearmq_worker.cache import SegmentCache
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.control import CONTROL_JOBS, Control
 from nearmq_worker.execute import Executor
-from nearmq_worker.receive import Delivery
 from nearmq_worker.replies import error_reply
 from nearmq_worker.settle import Settler
 from nearmq_worker.spool import Spool

@@ -11,12 +11,13 @@ import numpy as np
 from nearmq.errors import DeadlineExceeded, InvalidArgument, LimitExceeded, VersionTimeout
 from nearmq.jobs import Hits, Reply, SearchJob, TimingMs
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import StoreError
-from nearmq_index_store.indexes.protocol import FloatMatrix, SearchParams
+from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
 from nearmq_index_store.schema import VectorField
 from nearmq_index_store.search import Hits as FoundHits
-from nearmq_index_store.search import check_queries, merge, plan, resolve, search_part
+from nearmq_index_store.search import check_queries, merge, no_hits, plan, resolve, search_part
 from nearmq_worker.batching import Task
 from nearmq_worker.cache import SegmentCache
 from nearmq_worker.config import WorkerConfig
@@ -202,11 +203,11 @@ class _Pass:
 
     def rows_of(self, found: Sequence[FoundHits], queries: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Merge what was found, slice by slice and in each slice segment by segment, into ids and distances a query."""
-        if not self.segments:
-            ids = np.empty(0, np.int64 if self.snapshot.manifest.schema.primary_key == "int64" else np.object_)
-            return [(ids, np.empty(0, np.float32))] * queries
-        slices = range(0, len(found), len(self.segments))
-        merged = [merge(found[at : at + len(self.segments)], self.limit) for at in slices]
+        if self.segments:
+            slices = range(0, len(found), len(self.segments))
+            merged = [merge(found[at : at + len(self.segments)], self.limit) for at in slices]
+        else:
+            merged = [no_hits(queries, self.field, self.snapshot.manifest.schema.primary_key)]
         return [
             (ids[:count], distances[:count])
             for hits in merged

@@ -12,7 +12,7 @@ from nearmq_index_store.blobs import BlobStore
 from nearmq_index_store.digest import copy_blob
 from nearmq_index_store.manifest import BlobRef, SegmentEntry
 from nearmq_index_store.schema import Schema
-from nearmq_index_store.segment import Segment, open_segment
+from nearmq_index_store.segment import Segment, open_rows, open_segment
 
 
 class Spool:
@@ -34,7 +34,8 @@ class Spool:
             rows_path = self._fetch(entry.rows_blob, Path(folder, "rows.arrow"))
             index_blob = entry.indexes[field].blob
             index_path = None if index_blob is None else self._fetch(index_blob, Path(folder, "index"))
-            return open_segment(entry, schema, field, rows_path=rows_path, index_path=index_path)
+            rows = open_rows(rows_path, entry.rows, schema)
+            return open_segment(entry, schema.field(field), rows, index_path)
 
     def close(self) -> None:
         """Remove the folder."""

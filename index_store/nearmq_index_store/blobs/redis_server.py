@@ -1,0 +1,153 @@
+"""A Redis server as the adapters of `redis.py` use it: bounded waits, one kind of error, no secrets in any text.
+
+The one module that imports redis.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import CaseInsensitiveDict
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from nearmq_index_store.errors import InvalidArgument, StoreUnavailable
+
+#: A command and its arguments.
+Command = tuple[str | int | bytes | bytearray | memoryview, ...]
+
+#: Must be below the reply timeout. With `appendfsync everysec` a sync is at most some two seconds away.
+WAITAOF_TIMEOUT_MS = 8_000
+
+
+class RedisServer:
+    """A pool of connections to one server, for any number of threads.
+
+    Every method raises StoreUnavailable when the server cannot be reached in time or answers with an error.
+    """
+
+    def __init__(self, url: str, *, connect_timeout_s: float, reply_timeout_s: float, retries: int) -> None:
+        """Prepare a client; nothing is sent yet.
+
+        Args:
+            url: `redis://` or `rediss://`, options of redis-py in its query (`ssl_ca_certs=...`).
+            connect_timeout_s: for one attempt to connect.
+            reply_timeout_s: for one reply.
+            retries: repeats of a command, or of a whole pipeline, whose connection broke or timed out.
+
+        Raises:
+            InvalidArgument: the URL is malformed or has an unknown option.
+        """
+        try:
+            parts = urlsplit(url)
+            if not (path := parts.path.strip("/")).isdigit() and path:
+                raise InvalidArgument("the path of a redis url is not a database number", field="store")
+            self._client = redis.Redis.from_url(
+                url,
+                socket_connect_timeout=connect_timeout_s,
+                socket_timeout=reply_timeout_s,
+                retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.1), retries),
+            )
+            settings = self._client.connection_pool.connection_kwargs
+            self._client.connection_pool.connection_class(**settings)  # connects to nothing; checks the options
+        except (ValueError, TypeError):
+            # The library quotes pieces of the URL, which may be pieces of a password.
+            raise InvalidArgument("redis url is not redis://[USER:PASSWORD@]HOST[:PORT][/DB]", field="store") from None
+        #: The server and database, without credentials.
+        self.id = f"{parts.scheme}://{settings['host']}:{settings.get('port', 6379)}/{settings.get('db', 0)}"
+
+    def command(self, *command: str | int | bytes | bytearray | memoryview) -> Any:
+        """Run one command and return its reply as it came."""
+        return self.pipeline(command)[0]
+
+    def pipeline(self, *commands: Command) -> list[Any]:
+        """Run commands on one connection, sent together, and return their replies as they came."""
+        with self._translated():
+            pipeline = self._client.pipeline(transaction=False)
+            # Redis-py's own would take a transaction's QUEUED for the reply.
+            pipeline.response_callbacks = CaseInsensitiveDict({})
+            for command in commands:
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            # Left to raise by itself, redis-py would quote the command with its payload.
+            replies = pipeline.execute(raise_on_error=False)
+            _raise_first_error(replies)
+            return replies
+
+    def transaction(self, *commands: Command) -> list[Any]:
+        """Run commands as one atomic step and return their replies."""
+        return self._replies_of(self.pipeline(("MULTI",), *commands, ("EXEC",))[-1])
+
+    def synced_transaction(self, *commands: Command) -> list[Any]:
+        """Run commands as one atomic step and return their replies once it is in the synced append-only file."""
+        wait = ("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
+        *_, replies, (synced, _) = self.pipeline(("MULTI",), *commands, ("EXEC",), wait)
+        if not synced:
+            raise StoreUnavailable(f"{self.id} has not synced its append-only file within {WAITAOF_TIMEOUT_MS} ms")
+        return self._replies_of(replies)
+
+    def has_waitaof(self) -> bool:
+        """Say whether WAITAOF works: Redis 7.2 with an append-only file, and the user may call it."""
+        return self._ask("WAITAOF", 1, 0, 1) is not None
+
+    def what_a_crash_loses(self) -> str | None:
+        """Say in one sentence what a crash of the server may lose of acknowledged writes; None when nothing."""
+        config = self._ask("CONFIG", "GET", "append*")
+        if config is None:
+            return f"{self.id} does not show its settings: a crash of the server may lose acknowledged writes"
+        settings = _pairs(config)
+        match settings.get("appendonly"), settings.get("appendfsync"):
+            case "yes", "always":
+                return None
+            case "yes", "everysec":
+                return f"a crash of {self.id} may lose the last two seconds of writes (appendfsync everysec)"
+            case "yes", policy:
+                return f"a crash of {self.id} may lose the last half minute of writes (appendfsync {policy})"
+        return f"a crash of {self.id} loses every write since its last snapshot (appendonly no)"
+
+    def eviction_policy(self) -> str | None:
+        """Name what the server evicts when its memory is full, such as `allkeys-lru`; None when it does not say."""
+        info = self._ask("INFO", "memory")  # managed servers answer this where they refuse CONFIG
+        if info is None:
+            return None
+        lines = dict(line.partition(":")[::2] for line in _text(info).splitlines())
+        return lines.get("maxmemory_policy")
+
+    def _ask(self, *command: str | int) -> Any:
+        """Run a command that the server may refuse or not know; None when it does."""
+        try:
+            return self.command(*command)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return None
+            raise
+
+    def _replies_of(self, executed: list[Any]) -> list[Any]:
+        with self._translated():
+            _raise_first_error(executed)
+        return executed
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            raise StoreUnavailable(f"{self.id} failed: {error}") from error
+
+
+def _raise_first_error(replies: list[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+
+
+def _pairs(reply: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:
+    """Read the reply of CONFIG GET, a map in RESP3 and a flat list in RESP2."""
+    items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {_text(name): _text(value) for name, value in items}
+
+
+def _text(reply: bytes | str) -> str:
+    return reply.decode() if isinstance(reply, bytes) else reply

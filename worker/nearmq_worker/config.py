@@ -27,7 +27,8 @@ class WorkerConfig:
         cache: a Redis url put before the store; worth it where the store is a bucket.
         url: the broker's; unused in embedded mode.
         prefix: first word of the exchanges' and queues' names.
-        name: told in replies and logs.
+        queues: the job queues to consume; None for the shared ones. A special pool's queue takes read jobs.
+        name: told in replies and logs, and part of the control queue's name.
         threads: compute threads. One a core; more gains nothing, since a search holds its core.
         memory_bytes: budget of the loaded segments. Segments beyond it are loaded again for each search that needs
             them, so give it the collection's size and leave room for one batch's results.
@@ -47,6 +48,7 @@ class WorkerConfig:
     cache: str | None = None
     url: str = "amqp://guest:guest@localhost:5672/%2F"
     prefix: str = DEFAULT_PREFIX
+    queues: tuple[str, ...] | None = None
     name: str = field(default_factory=default_name)
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     memory_bytes: int = 2 * _GIB

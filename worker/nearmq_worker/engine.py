@@ -41,6 +41,7 @@ class Engine:
         self._settler = settler
         self._names = Names(config.prefix)
         store = store or open_store(config.store, config.cache)
+        self.store_id = store.id
         self._spool = Spool(store, config.spool)
         self._cache = SegmentCache(self._spool.open, config.memory_bytes)
         catalog = Catalog(store)
@@ -70,13 +71,14 @@ class Engine:
             self._waiting.put(task)
 
     def stop(self) -> None:
-        """Give back what waits, finish what runs, and free everything. May come twice."""
+        """Give back what waits, finish what runs within the grace time, and free everything. May come twice."""
+        deadline = time.monotonic() + self._config.grace_s
         self._waiting.close()
         for task in self._waiting.drain():
             self._settler.give_back(task.delivery)
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(self._config.grace_s)
+                thread.join(max(0.0, deadline - time.monotonic()))
         self._control_pool.shutdown(cancel_futures=True)
         self._executor.close()
         self._spool.close()

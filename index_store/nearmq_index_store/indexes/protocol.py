@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from nearmq_index_store.distances import FloatMatrix, RowNumbers
 from nearmq_index_store.schema import Metric, VectorField
-
-FloatMatrix = npt.NDArray[np.float32]
-RowNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchParams:
     """A search's parameters after defaults: hashable, and all that decides which candidates a query gets.
 
-    Two queries with equal SearchParams may be searched in one batch: each gets just what it gets alone.
+    Two queries with equal SearchParams may be searched in one batch, whatever their limits: each gets just what it gets
+    alone, for a larger limit only makes the same answer longer.
 
     Attributes:
-        candidates: how many candidates to re-rank by exact distance; 0 where the index's choice is exact over what it
-            visits, for then any limit gets a prefix of the same answer.
+        ef: width of the walk through an HNSW graph; all that it finds is re-ranked by exact distance.
+        nprobe: cells of an IVF index that are visited at least.
+        candidates: rows that an IVF index looks at (IVF_FLAT) or re-ranks by exact distance (IVF_SQ8, IVF_PQ) at least:
+            further cells are visited as long as those visited hold fewer, so that no row is missing from an answer
+            because its cells were small. A power of two, so that jobs of similar limits are equal here.
     """
 
     ef: int = 0
@@ -40,10 +39,10 @@ class BuiltIndex:
     """What `build` made.
 
     Attributes:
-        kind: the kind really built; FLAT where the segment has too few rows to train what was declared.
-        params: as built, such as the nlist that the segment's rows allow.
+        kind: the kind really built: FLAT where the rows are too few, or too large in value, to train what was declared.
+        params: as built.
         path: the file with the index's bytes; None when there are none (FLAT).
-        memory_bytes: what the opened index takes beside the rows.
+        memory_bytes: what the opened index takes beside the rows, about.
     """
 
     kind: str
@@ -55,20 +54,20 @@ class BuiltIndex:
 class VectorIndex(Protocol):
     """An opened index of one field of one segment; immutable, searched by any number of threads at once."""
 
-    def candidates(
-        self, queries: FloatMatrix, limit: int, params: SearchParams
-    ) -> tuple[RowNumbers, npt.NDArray[np.bool_]]:
-        """Choose the rows that may be nearest to each query.
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+        """Choose for each query the rows among which its hits are.
+
+        What a query gets depends on itself, the params and the limit, not on the rest of the batch; and the best
+        `limit` of its candidates by exact distance (ties by id) are the same for any larger limit. There are at least
+        min(limit, rows) of them, whatever the params.
 
         Args:
             queries: float32, shape (n, dim), C-contiguous, finite, as given by the caller (not normalised).
-            limit: how many hits are wanted at the most, at least 1; more than the segment holds is allowed.
-            params: of this index's kind.
+            limit: how many hits are wanted at the most, at least 1; not above what `resolve` made the params for.
+            params: what this kind's `resolve` returned.
 
         Returns:
-            Row numbers int64 of shape (n, c), -1 where a query has fewer than c candidates, no row twice in a line, in
-            no promised order; and a mask of the queries whose candidates surely hold all true hits among the rows
-            visited, ties included. The caller searches the others exactly where the index promises exactness.
+            For each query its row numbers, int64, in no promised order, none twice.
         """
         ...
 
@@ -77,7 +76,9 @@ class IndexKind(Protocol):
     """One kind of index: FLAT, HNSW, IVF_FLAT, IVF_SQ8 or IVF_PQ."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The kind's name in a schema, upper case."""
+        ...
 
     def check_build_params(self, params: Mapping[str, int], dim: int) -> dict[str, int]:
         """Return all build parameters, defaults filled in.
@@ -100,7 +101,8 @@ class IndexKind(Protocol):
         """Build over the rows of one segment, in their order; deterministic for a seed and one thread.
 
         Args:
-            vectors: float32, shape (rows, dim), as given (COSINE is normalised in here), at least one row.
+            vectors: float32, shape (rows, dim), finite, C-contiguous, as given (COSINE is normalised in here), at least
+                one row.
             folder: where the index's file is written, under the field's name.
         """
         ...

@@ -1,0 +1,178 @@
+"""The two Arrow files of a segment: its rows, and its primary keys in order.
+
+`rows.arrow` is an Arrow IPC file, uncompressed, of one record batch: the primary key `id` (int64 or string), then each
+vector field as FixedSizeList<float32>[dim], all without nulls. Opened it is memory-mapped, and numpy sees the vectors
+in place. `keys.arrow` is another: the sorted primary keys `id` and their row numbers `row` (uint32).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
+from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
+from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, Schema
+
+#: Row numbers are stored as uint32.
+MAX_ROWS = 2**32 - 1
+
+#: int64 of shape (n,), or objects of str.
+Ids = npt.NDArray[Any]
+
+_ID_TYPES = {"int64": pa.int64(), "string": pa.string()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a segment: primary keys as an Arrow array, vectors float32 of shape (rows, dim) by field name."""
+
+    keys: pa.Array
+    by_field: Mapping[str, FloatMatrix]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def primary_key(self) -> PrimaryKey:
+        """The type of the primary key."""
+        return "int64" if pa.types.is_int64(self.keys.type) else "string"
+
+    @property
+    def ids(self) -> Ids:
+        """All primary keys by row number; a view for int64, made anew at every call for strings."""
+        return _to_numpy(self.keys)
+
+    def ids_at(self, rows: RowNumbers) -> Ids:
+        """The primary keys of some rows, in the order of the row numbers."""
+        return _to_numpy(self.keys.take(pa.array(rows)))
+
+    def vectors(self, field: str) -> FloatMatrix:
+        """All vectors of a field as they were given, by row number."""
+        return self.by_field[field]
+
+
+def take_columns(table: pa.Table, schema: Schema) -> Rows:
+    """View the columns of a table that is about to become a segment; a column in one chunk is not copied.
+
+    Raises:
+        InvalidArgument: no rows or too many, a column is missing or of another type, a value is null, NaN or infinite.
+    """
+    if not 1 <= len(table) <= MAX_ROWS:
+        raise InvalidArgument(f"a segment has 1 to {MAX_ROWS} rows, got {len(table)}")
+    for name, kind in _columns(schema).items():
+        if name not in table.column_names:
+            raise InvalidArgument(f"no column {name!r}, the table has {table.column_names}", field=name)
+        column = table.column(name)
+        if not _same_type(column.type, kind):
+            raise InvalidArgument(f"column {name!r} is {column.type}, the schema wants {kind}", field=name)
+        if column.null_count:
+            raise InvalidArgument(f"column {name!r} has {column.null_count} nulls", field=name)
+    rows = _view([_one_chunk(table.column(name)) for name in _columns(schema)], schema)
+    for name, vectors in rows.by_field.items():
+        _check_finite(vectors, name, rows)
+    return rows
+
+
+def write_rows(path: Path, rows: Rows, order: RowNumbers | None) -> None:
+    """Write `rows.arrow`, with the rows in another order when one is given (which takes a copy of them in memory)."""
+    keys = rows.keys if order is None else rows.keys.take(pa.array(order))
+    columns = {ID_COLUMN: keys}
+    for name, vectors in rows.by_field.items():
+        values = vectors if order is None else vectors[order]
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), vectors.shape[1])
+    _write(path, columns)
+
+
+def write_keys(path: Path, rows: Rows) -> tuple[int | str, int | str]:
+    """Write `keys.arrow`, and return the smallest and the largest primary key.
+
+    Raises:
+        InvalidArgument: a primary key is there twice.
+    """
+    order = pc.sort_indices(rows.keys)
+    ordered = rows.keys.take(order)
+    repeated = pc.index(pc.equal(ordered[1:], ordered[:-1]), value=True).as_py()
+    if repeated >= 0:
+        raise InvalidArgument(f"primary key {ordered[repeated].as_py()!r} is there more than once", field=ID_COLUMN)
+    _write(path, {ID_COLUMN: ordered, "row": order.cast(pa.uint32())})
+    return ordered[0].as_py(), ordered[-1].as_py()
+
+
+def open_rows(path: Path, rows: int, schema: Schema) -> Rows:
+    """Map `rows.arrow`, whose digest was verified.
+
+    Raises:
+        IndexCorrupt: it is no such file, or has other columns or another number of rows than the manifest says.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.num_record_batches != 1:
+            raise IndexCorrupt(f"rows have {reader.num_record_batches} record batches, not one")
+        batch = reader.get_batch(0)
+        batch.validate()
+    except (pa.ArrowException, OSError) as error:
+        raise IndexCorrupt(f"rows cannot be read: {error}") from error
+    expected = _columns(schema)
+    if batch.num_rows != rows:
+        raise IndexCorrupt(f"{batch.num_rows} rows in the file, {rows} in the manifest")
+    if batch.schema.names != list(expected) or not all(map(_same_type, batch.schema.types, expected.values())):
+        raise IndexCorrupt(f"rows have the columns {batch.schema.names} of types {batch.schema.types}")
+    if any(column.null_count for column in batch.columns):
+        raise IndexCorrupt("rows have nulls")
+    return _view(batch.columns, schema)
+
+
+def _columns(schema: Schema) -> dict[str, pa.DataType]:
+    columns = {ID_COLUMN: _ID_TYPES[schema.primary_key]}
+    return columns | {field.name: pa.list_(pa.float32(), field.dim) for field in schema.vector_fields}
+
+
+def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if not pa.types.is_fixed_size_list(wanted):
+        return bool(found == wanted)
+    # The name of the values' own field differs from writer to writer, and means nothing.
+    return bool(
+        pa.types.is_fixed_size_list(found)
+        and found.list_size == wanted.list_size
+        and found.value_type == wanted.value_type
+    )
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _view(columns: list[pa.Array], schema: Schema) -> Rows:
+    matrices = {
+        field.name: column.flatten().to_numpy().reshape(-1, field.dim)
+        for field, column in zip(schema.vector_fields, columns[1:], strict=True)
+    }
+    return Rows(columns[0], matrices)
+
+
+def _check_finite(vectors: FloatMatrix, field: str, rows: Rows) -> None:
+    for block in row_blocks(vectors):
+        finite = np.isfinite(vectors[block]).all(axis=1)
+        if not finite.all():
+            row = block.start + int(np.argmin(finite))
+            raise InvalidArgument(
+                f"row {row} (id {rows.keys[row].as_py()!r}) has NaN or infinity in field {field!r}", field=field
+            )
+
+
+def _write(path: Path, columns: Mapping[str, pa.Array]) -> None:
+    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(batch)
+
+
+def _to_numpy(keys: pa.Array) -> Ids:
+    ids: Ids = keys.to_numpy(zero_copy_only=pa.types.is_int64(keys.type))
+    return ids

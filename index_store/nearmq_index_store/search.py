@@ -1,0 +1,162 @@
+"""A search over opened segments as pure functions: what was asked for, which segments, each one's hits, all hits.
+
+The worker calls them in this order: `resolve` and `check_queries` when a job is taken in, `plan` on a snapshot,
+`search_part` for each segment (from several threads), `merge`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nearmq_index_store.distances import Distances, FloatMatrix, exact_distances, nearest_first
+from nearmq_index_store.errors import (
+    DimensionMismatch,
+    InvalidArgument,
+    MetricMismatch,
+    PartitionNotFound,
+)
+from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.params import MAX_LIMIT
+from nearmq_index_store.indexes.protocol import SearchParams
+from nearmq_index_store.manifest import SegmentEntry, Snapshot
+from nearmq_index_store.rows import Ids
+from nearmq_index_store.schema import METRICS, Metric, PrimaryKey, Schema, VectorField
+from nearmq_index_store.segment import Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hits:
+    """The hits of n queries, nearest first, ties by smaller id.
+
+    Attributes:
+        ids: int64, or objects of str, shape (n, width); width is at most the limit.
+        distances: float32, shape (n, width).
+        counts: int64, shape (n,): how many hits each query has; what lies beyond is padding (0, None).
+        metric: what the distances are, and hence their order.
+    """
+
+    ids: Ids
+    distances: Distances
+    counts: npt.NDArray[np.int64]
+    metric: Metric
+
+
+def resolve(
+    schema: Schema,
+    *,
+    field: str | None,
+    metric_type: str | None,
+    params: Mapping[str, int | float],
+    limit: int,
+) -> tuple[VectorField, SearchParams]:
+    """Check what a job asks for against the schema alone, and fill in defaults.
+
+    Args:
+        limit: limit + offset.
+
+    Raises:
+        FieldNotFound: no such vector field, or none named where there are several.
+        MetricMismatch: another metric than the field's.
+        InvalidArgument: an unknown metric; limit or a parameter is unknown or out of range.
+    """
+    vector_field = schema.field(field)
+    if metric_type is not None and metric_type not in METRICS:
+        raise InvalidArgument(
+            f"metric_type must be one of {', '.join(METRICS)}, got {metric_type!r}", field="metric_type"
+        )
+    if metric_type is not None and metric_type != vector_field.metric:
+        raise MetricMismatch(
+            f"field {vector_field.name!r} has metric_type {vector_field.metric}, the search names {metric_type}",
+            field="metric_type",
+        )
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidArgument(f"limit must be from 1 to {MAX_LIMIT}, offset included, got {limit}", field="limit")
+    return vector_field, index_kind(vector_field.index.kind).resolve(params, vector_field, limit)
+
+
+def check_queries(field: VectorField, queries: npt.NDArray[np.float32]) -> None:
+    """Check that queries, float32 of shape (n, dim), fit a field.
+
+    Raises:
+        DimensionMismatch: they have another number of dimensions.
+    """
+    if queries.ndim != 2 or queries.shape[1] != field.dim:  # noqa: PLR2004 - a matrix
+        found = queries.shape[1] if queries.ndim == 2 else queries.shape  # noqa: PLR2004
+        raise DimensionMismatch(f"field {field.name!r} has dim {field.dim}, the queries have {found}", field="vectors")
+
+
+def plan(snapshot: Snapshot, partition_names: Iterable[str] | None) -> tuple[SegmentEntry, ...]:
+    """Choose the segments to search: those of the named partitions, all without names.
+
+    Raises:
+        PartitionNotFound: no partition has one of the names.
+        InvalidArgument: the list of names is empty.
+    """
+    if partition_names is None:
+        return snapshot.segments
+    wanted = set(partition_names)
+    if not wanted:
+        raise InvalidArgument("partition_names is empty, leave it out to search all", field="partition_names")
+    unknown = sorted(wanted.difference(snapshot.manifest.partitions))
+    if unknown:
+        raise PartitionNotFound(
+            f"no partition {', '.join(map(repr, unknown))} in collection {snapshot.manifest.name!r}",
+            field="partition_names",
+        )
+    return tuple(segment for segment in snapshot.segments if segment.partition in wanted)
+
+
+def search_part(segment: Segment, queries: FloatMatrix, limit: int, params: SearchParams) -> Hits:
+    """Search one segment.
+
+    Args:
+        queries: float32, shape (n, dim), C-contiguous, finite.
+        limit: at least 1, and at most what `resolve` made the params for; more than the segment holds gives fewer hits.
+        params: what `resolve` returned.
+    """
+    vectors, metric = segment.rows.vectors(segment.field.name), segment.field.metric
+    hits = _padded(len(queries), min(limit, len(vectors)), metric, segment.rows.primary_key)
+    for i, rows in enumerate(segment.index.candidates(queries, limit, params)):
+        distances = exact_distances(queries[i], vectors, rows, metric)
+        ids = segment.rows.ids_at(rows)
+        nearest = nearest_first(ids, distances, metric)[:limit]
+        hits.counts[i] = len(nearest)
+        hits.ids[i, : len(nearest)] = ids[nearest]
+        hits.distances[i, : len(nearest)] = distances[nearest]
+    return hits
+
+
+def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey) -> Hits:
+    """Return the hits of so many queries over no segment at all."""
+    return _padded(queries, 0, field.metric, primary_key)
+
+
+def merge(parts: Sequence[Hits], limit: int) -> Hits:
+    """Merge the hits of the same queries over several segments; the order of the parts changes nothing.
+
+    Args:
+        parts: at least one.
+    """
+    width = min(limit, sum(part.ids.shape[1] for part in parts))
+    primary_key: PrimaryKey = "string" if parts[0].ids.dtype == object else "int64"
+    merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key)
+    for i in range(len(merged.counts)):
+        ids = np.concatenate([part.ids[i, : part.counts[i]] for part in parts])
+        distances = np.concatenate([part.distances[i, : part.counts[i]] for part in parts])
+        nearest = nearest_first(ids, distances, merged.metric)[:limit]
+        merged.counts[i] = len(nearest)
+        merged.ids[i, : len(nearest)] = ids[nearest]
+        merged.distances[i, : len(nearest)] = distances[nearest]
+    return merged
+
+
+def _padded(queries: int, width: int, metric: Metric, primary_key: PrimaryKey) -> Hits:
+    shape = (queries, width)
+    return Hits(
+        ids=np.zeros(shape, dtype=np.int64) if primary_key == "int64" else np.full(shape, None, dtype=object),
+        distances=np.zeros(shape, dtype=np.float32),
+        counts=np.zeros(queries, dtype=np.int64),
+        metric=metric,
+    )

@@ -1,0 +1,118 @@
+"""A segment, immutable rows of one partition with an index a vector field: how it is built, stored and opened."""
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from ulid import ULID
+
+from nearmq_index_store.blobs.protocol import BlobStore
+from nearmq_index_store.digest import put_blob
+from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.protocol import BuiltIndex, VectorIndex
+from nearmq_index_store.manifest import BlobRef, IndexEntry, KeysEntry, SegmentEntry
+from nearmq_index_store.rows import Rows, open_rows, take_columns, write_keys, write_rows
+from nearmq_index_store.schema import Schema, VectorField
+
+__all__ = ["BuiltSegment", "Rows", "Segment", "build_segment", "open_rows", "open_segment", "store_segment"]
+
+#: Where k-means and the levels of HNSW start from, so that the same rows give the same index (on one thread).
+_SEED = 20_260_101
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltSegment:
+    """What `build_segment` left in its folder: the files, and the facts that the manifest will carry."""
+
+    rows: int
+    rows_path: Path
+    keys_path: Path
+    key_min: int | str
+    key_max: int | str
+    indexes: dict[str, BuiltIndex]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A segment opened for the search of one field."""
+
+    entry: SegmentEntry
+    field: VectorField
+    rows: Rows
+    index: VectorIndex
+
+
+def build_segment(table: pa.Table, schema: Schema, folder: Path, *, threads: int) -> BuiltSegment:
+    """Write the files of a segment into a folder: rows, keys, and the index of each vector field.
+
+    Takes about the memory of the table and of one index; the rows that indexes are built over are mapped from the file
+    just written.
+
+    Args:
+        table: the columns `id` (int64 or string) and every vector field (FixedSizeList<float32>[dim]); others are
+            left out.
+        folder: empty, the caller's to remove.
+        threads: of the index builds. HNSW differs from build to build with more than one.
+
+    Raises:
+        InvalidArgument: a column is missing or of another type; a null, NaN or infinity; a primary key is there twice.
+    """
+    rows_path, keys_path = folder / "rows.arrow", folder / "keys.arrow"
+    columns = take_columns(table, schema)
+    write_rows(rows_path, columns, None)
+    rows = open_rows(rows_path, len(columns), schema)
+    key_min, key_max = write_keys(keys_path, rows)
+    indexes = {
+        field.name: index_kind(field.index.kind).build(
+            rows.vectors(field.name), field, folder, threads=threads, seed=_SEED
+        )
+        for field in schema.vector_fields
+    }
+    return BuiltSegment(
+        rows=len(rows),
+        rows_path=rows_path,
+        keys_path=keys_path,
+        key_min=key_min,
+        key_max=key_max,
+        indexes=indexes,
+    )
+
+
+def store_segment(store: BlobStore, collection_id: str, partition: str, built: BuiltSegment) -> SegmentEntry:
+    """Put the files of a built segment into the store, and return the entry that a commit makes visible."""
+    return SegmentEntry(
+        id=str(ULID()),
+        partition=partition,
+        rows=built.rows,
+        rows_blob=_put_file(store, collection_id, built.rows_path),
+        keys=KeysEntry(blob=_put_file(store, collection_id, built.keys_path), min=built.key_min, max=built.key_max),
+        indexes={
+            name: IndexEntry(
+                kind=index.kind,
+                params=index.params,
+                blob=None if index.path is None else _put_file(store, collection_id, index.path),
+                memory_bytes=index.memory_bytes,
+            )
+            for name, index in built.indexes.items()
+        },
+    )
+
+
+def open_segment(entry: SegmentEntry, field: VectorField, rows: Rows, index_path: Path | None) -> Segment:
+    """Open the index of one field over opened rows.
+
+    Args:
+        index_path: the verified copy of the index's blob; None when the entry names none.
+
+    Raises:
+        IndexCorrupt: the index contradicts the rows or the manifest.
+    """
+    index = entry.indexes[field.name]
+    opened = index_kind(index.kind).open(index_path, index.params, rows.vectors(field.name), field.metric)
+    return Segment(entry=entry, field=field, rows=rows, index=opened)
+
+
+def _put_file(store: BlobStore, collection_id: str, path: Path) -> BlobRef:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return put_blob(store, collection_id, memoryview(mapped))

@@ -11,10 +11,13 @@ from nearmq_worker.batching import Task
 JOB_ANSWERED = "job answered"
 JOB_FAILED = "job failed"
 JOB_REFUSED = "job refused"
+JOB_DEAD = "job dead-lettered"
+REPLY_DEAD = "reply dead-lettered"
 JOB_POISONOUS = "job ended its process"
 WORKER_STARTED = "worker started"
 WORKER_STOPPING = "worker stopping"
 WORKER_STOPPED = "worker stopped"
+WORKER_STUCK = "worker is stuck"
 SEGMENT_LOADED = "segment loaded"
 SEGMENTS_RELEASED = "segments released"
 

@@ -26,6 +26,7 @@ _FIRST_BACKOFF_S = 4.0
 _MOST_BACKOFF_S = 30.0
 
 _TICK_S = 1.0
+_MAX_SILENT_S = 15.0
 #: An orderly close that takes longer is given up: the broker is gone or, under an alarm, does not read.
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -81,8 +82,12 @@ class Connection:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the loop last turned; over a few, something blocks its thread (a watchdog's measure)."""
+        """Seconds since the loop last turned, which it does every second: a watchdog's measure."""
         return time.monotonic() - self._ticked_at
+
+    def healthy(self) -> bool:
+        """Whether it is ready, and its thread not stuck or dead."""
+        return self._is_ready and self.silent_s < _MAX_SILENT_S
 
     def start(self) -> None:
         """Connect, and return when the connection is ready.

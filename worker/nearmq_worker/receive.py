@@ -1,0 +1,96 @@
+"""Taking jobs from RabbitMQ: the consuming connection, on which the deliveries are settled too."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nearmq.amqp import Connection, Consumer, Delivery, Source
+from nearmq.amqp.consumer import Outcome
+from nearmq.errors import NearmqError
+from nearmq.topology import QUEUE_TYPES, Names
+
+__all__ = ["Delivery", "Receiver"]
+
+
+class Receiver:
+    """Consumes the job queues, and a control queue of this connection's own; reconnects by itself.
+
+    It never publishes: an alarm that blocks publishing connections must not hold up acknowledgements.
+
+    Args:
+        worker: the worker's name; control jobs come with `Delivery.queue` = `names.control_queue(worker)`.
+        queues: None for the shared ones. They have to exist: `nearmq topology apply` makes them, not a worker.
+        prefetch: unsettled deliveries of each queue; large, since jobs that wait here are searched as one batch.
+        prefetch_bytes: bodies of unsettled deliveries; `nearmq.amqp.Consumer` says how it is kept.
+        on_delivery: called in the connection's thread with each delivery; short, or heartbeats starve.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        names: Names,
+        worker: str,
+        on_delivery: Callable[[Delivery], None],
+        queues: Sequence[str] | None = None,
+        prefetch: int = 512,
+        prefetch_bytes: int = 256 << 20,
+    ) -> None:
+        taken = [names.queue(pool) for pool in QUEUE_TYPES] if queues is None else queues
+        control = Source(queue=names.control_queue(worker), exchange=names.control)
+        self._connection = Connection(
+            url, name=f"nearmq worker {worker} consuming", on_open=self._open, on_lost=self._lose
+        )
+        self._consumer = Consumer(
+            self._connection,
+            [*(Source(queue=queue) for queue in taken), control],
+            prefetch=prefetch,
+            hold_bytes=prefetch_bytes,
+            on_delivery=on_delivery,
+        )
+
+    def start(self) -> None:
+        """Connect, and return when every consumer is confirmed.
+
+        Raises:
+            BrokerUnavailable, PermissionDenied: the first attempt failed; a queue that is missing among the reasons.
+        """
+        self._connection.start()
+
+    def healthy(self) -> bool:
+        """Whether every consumer is confirmed and the connection's thread is alive."""
+        return self._connection.healthy()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the connection's thread was last seen; the measure of a watchdog, whatever the broker does."""
+        return self._connection.silent_s
+
+    @property
+    def outstanding(self) -> int:
+        """Deliveries that are not settled yet."""
+        return self._consumer.outstanding
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether a delivery can still be settled; if not, the broker delivers its job again."""
+        return self._consumer.is_current(delivery)
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """End a delivery, from any thread: `ack`, `reject` (failed, try again) or `nack` (not begun, give back).
+
+        Once a delivery's connection is lost, this does nothing.
+        """
+        self._consumer.settle(delivery, outcome)
+
+    def stop_taking(self, timeout_s: float) -> bool:
+        """Cancel the consumers; say whether the broker confirmed within the time that nothing more comes."""
+        return self._consumer.stop(timeout_s)
+
+    def stop(self) -> None:
+        """Send what was settled before, and close; what is unsettled is delivered to another worker. May come twice."""
+        self._connection.stop()
+
+    def _open(self, channel: Any, ready: Callable[[], None]) -> None:
+        self._consumer.open(channel, ready)
+
+    def _lose(self, fault: NearmqError) -> None:
+        self._consumer.lose(fault)

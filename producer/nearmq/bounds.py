@@ -94,7 +94,7 @@ def _check_search(job: SearchJob, bounds: Bounds) -> None:
     _check_names("output_fields", job.output_fields, bounds)
     _check_params("params", job.params, bounds)
     if job.expr is not None:
-        _check_at_most("expr", len(job.expr.encode()), bounds.expr_bytes, "bytes")
+        _check_at_most("expr", _utf8_bytes(job.expr), bounds.expr_bytes, "bytes")
     for name, distance in (("radius", job.radius), ("range_filter", job.range_filter)):
         if distance is not None and not isfinite(distance):
             raise InvalidArgument(f"{name} is {distance}, allowed are finite numbers", field=name)
@@ -129,7 +129,7 @@ def _check_ids(ids: Sequence[int | str], bounds: Bounds) -> None:
         raise InvalidArgument("ids holds integers and strings, allowed is one of the two", field="ids")
     for position, id_ in enumerate(ids):
         if isinstance(id_, str):
-            _check_at_most(f"ids[{position}]", len(id_.encode()), bounds.id_bytes, "bytes")
+            _check_at_most(f"ids[{position}]", _utf8_bytes(id_), bounds.id_bytes, "bytes")
         elif id_ not in _INT64:
             raise InvalidArgument(f"ids[{position}] is {id_}, allowed are -2^63 to 2^63 - 1", field=f"ids[{position}]")
 
@@ -218,3 +218,7 @@ def _check_at_most(field: str, count: int, bound: int, unit: str = "") -> None:
     if count > bound:
         has = f"has {count} {unit}" if unit else f"is {count}"
         raise LimitExceeded(f"{field} {has}, allowed are at most {bound}", field=field)
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))

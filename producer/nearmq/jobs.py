@@ -1,4 +1,4 @@
-"""The wire contract's messages, format 1: jobs by type, and replies. `codec.py` reads and writes them; docs/wire.md explains them.
+"""The wire contract's messages, format 1: jobs by type, and replies. docs/wire.md explains each field.
 
 A job's Struct is its body; the job's id, deadline and reply address are message properties (`transport.Message`).
 """
@@ -17,6 +17,7 @@ FORMAT = 1
 Metric = Literal["L2", "IP", "COSINE"]
 Encoding = Literal["json", "base64"]
 IdFormat = Literal["int", "string"]
+PrimaryKey = Literal["int64", "string"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -86,7 +87,7 @@ class CreateJob(Job, frozen=True, kw_only=True):
 
     collection: str
     vector_fields: list[VectorFieldSpec] = []
-    primary_key: Literal["int64", "string"] = "int64"
+    primary_key: PrimaryKey = "int64"
     partition_name: str | None = None
 
 
@@ -131,7 +132,7 @@ TYPE_OF: dict[type[Job], str] = {struct: name for name, struct in JOB_TYPES.item
 
 
 class TimingMs(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job's time went, in milliseconds: waiting in queues, loading segments, searching, and all of it in the worker."""
+    """Where a job's time in the worker went, in milliseconds: waiting, loading segments, searching, and all of it."""
 
     queue: float = 0.0
     load: float = 0.0
@@ -151,8 +152,8 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The hits of one query, nearest first, ties by smaller id.
 
-    `ids` is int64 of shape (hits,), or a list of str when the collection's primary key is string; `distances` is float32
-    of shape (hits,): L2 squared ascending, IP and COSINE descending.
+    `ids` is int64 of shape (hits,), or str objects when the collection's primary key is string; `distances` is
+    float32 of shape (hits,): L2 squared ascending, IP and COSINE descending.
     """
 
     ids: Any

@@ -5,6 +5,7 @@ standard alphabet of RFC 4648 with padding and without line breaks.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,17 @@ def unpack(packed: dict[str, Any], shape: Sequence[int], dtype: npt.DTypeLike) -
     Raises:
         ValueError: `data` is no base64, or holds another number of bytes than the shape takes.
     """
-    dtype = np.dtype(dtype)
-    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    little_endian = np.dtype(dtype)
+    expected = prod(shape) * little_endian.itemsize
+    characters = 4 * -(-expected // 3)
     data: str = packed["data"]
-    if len(data) != 4 * -(-expected // 3):
-        raise ValueError(
-            f"data has {len(data)} characters, shape {list(shape)} takes {4 * -(-expected // 3)} ({expected} bytes)"
-        )
+    if len(data) != characters:
+        raise ValueError(f"data has {len(data)} characters, shape {list(shape)} takes {characters} ({expected} bytes)")
     raw = pybase64.b64decode(data, validate=True)
     if len(raw) != expected:
         raise ValueError(f"data has {len(raw)} bytes, shape {list(shape)} takes {expected}")
-    return np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    values = np.frombuffer(raw, little_endian).reshape(shape)
+    return values.astype(little_endian.newbyteorder("="), copy=False)
 
 
 def read_vectors(value: Any, bounds: Bounds) -> FloatMatrix:

@@ -1,0 +1,100 @@
+"""A parsed JSON object to its Struct, where each refusal names the field, the value and what is expected."""
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from nearmq.errors import InvalidArgument
+from nearmq.jobs import Encoding, IdFormat, Metric, PrimaryKey, VectorFieldSpec
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_CHOICES = {
+    "metric_type": get_args(Metric),
+    "encoding": get_args(Encoding),
+    "id_format": get_args(IdFormat),
+    "primary_key": get_args(PrimaryKey),
+}
+#: What msgspec calls the types of JSON values in its messages.
+_TYPE_NAMES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null", list: "array", dict: "object"}
+_EXPECTED = {
+    "int": "an integer",
+    "float": "a number",
+    "int | float": "a number",
+    "int | str": "an integer or a string",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_MESSAGE = re.compile(r"Expected `(?P<expected>[^`]*?)(?: \| null)?`, got `(?P<got>\w+)`")
+_PLACE = re.compile(r" - at `\$\.(?P<path>.*)`\Z")
+_STEP = re.compile(r"\[(\d+)\]|\[(\.\.\.)\]|\.?(\w+)")
+
+
+def to_struct(tree: dict[str, Any], struct: type[S], *, read_array: Callable[[Any], Any]) -> S:
+    """Return the Struct of an object; types are strict, so that a bool is no int and 1.0 is none.
+
+    Args:
+        tree: as parsed from JSON; arrays may stand in it as such.
+        struct: forbids unknown fields.
+        read_array: makes the value of a field of type np.ndarray.
+
+    Raises:
+        InvalidArgument: a key is unknown (names the nearest known one) or missing, or a value is of the wrong type.
+    """
+    _check_keys(tree, struct)
+    try:
+        return msgspec.convert(tree, struct, dec_hook=lambda _, value: read_array(value))
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), tree) from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a word that is not known: the nearest one that is, else all of them."""
+    known = sorted(known)
+    close = get_close_matches(word[:80], known, n=1)
+    return f"did you mean {close[0]!r}" if close else f"known are {', '.join(known)}"
+
+
+def _check_keys(tree: dict[str, Any], struct: type[msgspec.Struct], path: str = "") -> None:
+    for key in tree:
+        if key not in struct.__struct_fields__:
+            field = f"{path}{key}"[:200]
+            raise InvalidArgument(f"unknown key {field!r}, {nearest(key, struct.__struct_fields__)}", field=field)
+    specs = tree.get("vector_fields")
+    for position, spec in enumerate(specs if isinstance(specs, list) else ()):
+        if isinstance(spec, dict):
+            _check_keys(spec, VectorFieldSpec, f"vector_fields[{position}].")
+
+
+def _explained(message: str, tree: dict[str, Any]) -> InvalidArgument:
+    """Make our error of msgspec's message, which has the types and the path, but not the value."""
+    place = _PLACE.search(message)
+    path = place["path"] if place else ""
+    if missing := re.match("Object missing required field `(.*?)`", message):
+        field = f"{path}.{missing[1]}".lstrip(".")
+        return InvalidArgument(f"{field} is missing", field=field)
+    types = _MESSAGE.match(message)
+    field, value = _locate(tree, path, types["got"] if types else "")
+    expected = _EXPECTED.get(types["expected"], types["expected"]) if types else ""
+    if field in _CHOICES or field.endswith(".metric_type"):
+        expected = f"one of {', '.join(map(repr, _CHOICES[field.rpartition('.')[2]]))}"
+    return InvalidArgument(f"{field or 'the job'} is {value!r:.80}, expected {expected}", field=field or None)
+
+
+def _locate(tree: Any, path: str, got: str) -> tuple[str, Any]:
+    """Follow a path such as `vector_fields[0].dim`; its `[...]` is the first value of the type that msgspec got."""
+    field = ""
+    for index, any_key, name in _STEP.findall(path):
+        if index:
+            field, tree = f"{field}[{index}]", tree[int(index)]
+            continue
+        key = name
+        if any_key:
+            key = next((key for key, value in tree.items() if _TYPE_NAMES.get(type(value)) == got), "")
+        field, tree = f"{field}.{key}".lstrip("."), tree.get(key)
+    return field, tree

@@ -2,18 +2,48 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from nearmq_index_store import intents
 from nearmq_index_store.blobs.protocol import BlobStore
 from nearmq_index_store.commit import Intent, commit
-from nearmq_index_store.errors import CollectionNotFound
+from nearmq_index_store.errors import CollectionNotFound, InvalidArgument
 from nearmq_index_store.head import Heads
+from nearmq_index_store.indexes import index_kind
 from nearmq_index_store.manifest import Manifest, SegmentEntry, Snapshot
 from nearmq_index_store.names import Names
 from nearmq_index_store.pages import Segments
 from nearmq_index_store.recent import Recent
-from nearmq_index_store.schema import Schema
+from nearmq_index_store.schema import (
+    ID_COLUMN,
+    MAX_DIM,
+    MAX_VECTOR_FIELDS,
+    METRICS,
+    IndexSpec,
+    Schema,
+    VectorField,
+    check_name,
+)
 
 NAMES_KEPT = 1_024
+
+
+def check_schema(schema: Schema) -> Schema:
+    """Return the schema of a new collection with the defaults of its indexes filled in.
+
+    Raises:
+        InvalidArgument: a name, number or parameter is unknown or out of range.
+    """
+    fields = schema.vector_fields
+    if not 1 <= len(fields) <= MAX_VECTOR_FIELDS:
+        raise InvalidArgument(
+            f"a collection has 1 to {MAX_VECTOR_FIELDS} vector fields, got {len(fields)}", field="vector_fields"
+        )
+    names = [check_name("field", field.name) for field in fields]
+    for name in names:
+        if name == ID_COLUMN or names.count(name) > 1:
+            raise InvalidArgument(f"field name {name!r} is taken", field="vector_fields")
+    return msgspec.structs.replace(schema, vector_fields=tuple(_check_field(field) for field in fields))
 
 
 class Catalog:
@@ -35,7 +65,7 @@ class Catalog:
             AlreadyExists: a collection has this name.
             InvalidArgument: the schema is not one.
         """
-        return self._names.create(name, schema, job_id=job_id)
+        return self._names.create(name, check_schema(schema), job_id=job_id)
 
     def drop(self, name: str, *, job_id: str) -> Manifest:
         """End a collection and return its last version, which is `dropped`.
@@ -109,12 +139,13 @@ class Catalog:
         """
         known = self._ids.get(name)
         snapshot = self._live(known, name) if known is not None else None
+        if snapshot is not None:
+            return snapshot
+        holder = self._names.resolve(name)
+        snapshot = self._live(holder.collection_id, name) if holder is not None else None
         if snapshot is None:
-            collection_id = self._names.resolve(name).collection_id
-            snapshot = self._live(collection_id, name)
-            self._ids.put(name, collection_id)
-        if snapshot is None:
-            raise CollectionNotFound(f"no collection {name!r}", field="collection")
+            raise _no_collection(name)
+        self._ids.put(name, snapshot.manifest.collection_id)
         return snapshot
 
     def _live(self, collection_id: str, name: str) -> Snapshot | None:
@@ -125,9 +156,27 @@ class Catalog:
 
     def _commit(self, name: str, intent: Intent, *, job_id: str) -> Manifest:
         """Commit to the collection that has the name, unless the job was taken in by one that had it before."""
+        holder = self._names.resolve(name)
+        # Read after: what made the name free may have come after this very job, run by another worker.
         for collection_id in self._names.holders(name):
             head = self._heads.head(collection_id)
             if head is not None and head.ledger.find(job_id) is not None:
                 return commit(self._heads, collection_id, intent, job_id=job_id)
-        collection_id = self._names.resolve(name).collection_id
-        return commit(self._heads, collection_id, intent, job_id=job_id)
+        if holder is None:
+            raise _no_collection(name)
+        return commit(self._heads, holder.collection_id, intent, job_id=job_id)
+
+
+def _no_collection(name: str) -> CollectionNotFound:
+    return CollectionNotFound(f"no collection {name!r}", field="collection")
+
+
+def _check_field(field: VectorField) -> VectorField:
+    if not 1 <= field.dim <= MAX_DIM:
+        raise InvalidArgument(f"dim of field {field.name!r} must be 1 to {MAX_DIM}, got {field.dim}", field="dim")
+    if field.metric not in METRICS:
+        raise InvalidArgument(
+            f"metric of field {field.name!r} must be one of {', '.join(METRICS)}, got {field.metric!r}", field="metric"
+        )
+    params = index_kind(field.index.kind).check_build_params(field.index.params, field.dim)
+    return msgspec.structs.replace(field, index=IndexSpec(kind=field.index.kind, params=params))

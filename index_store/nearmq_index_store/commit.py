@@ -31,6 +31,9 @@ from nearmq_index_store.pages import Segments, write_pages
 #: Puts whose outcome was unclear and which turned out not to have happened, before the store is called unavailable.
 UNCLEAR_PUTS = 3
 
+#: Of the message of a refused job, in characters: the ledger is in every root.
+MAX_MESSAGE = 400
+
 
 class Base:
     """The version that an intent is evaluated on; its pages are read only for an intent that asks for them."""
@@ -92,17 +95,19 @@ def commit(heads: Heads, collection_id: str, intent: Intent, *, job_id: str) -> 
                 raise
             corrupt_version = head.version
             continue
+        made: Manifest | None
         try:
-            is_won = heads.store.put_if_absent(_key(manifest), encode_manifest(manifest)) or _is_there(heads, manifest)
+            is_put = heads.store.put_if_absent(_key(manifest), encode_manifest(manifest))
+            made = manifest if is_put else _read_back(heads, manifest)
         except StoreUnavailable:
             unclear_puts += 1
-            is_won = _is_there(heads, manifest)
-            if not is_won and unclear_puts == UNCLEAR_PUTS:
+            made = _read_back(heads, manifest)
+            if made is None and unclear_puts == UNCLEAR_PUTS:
                 raise
         # A floor above it means that this version number was used and collected before: ours was never seen by anyone.
-        if is_won and heads.floor(collection_id) <= manifest.version:
-            heads.remember(manifest)
-            return _answer(heads, collection_id, manifest.ledger.recent[-1])
+        if made is not None and heads.floor(collection_id) <= made.version:
+            heads.remember(made)
+            return _answer(heads, collection_id, made.ledger.recent[-1])
 
 
 def _next(heads: Heads, head: Manifest, intent: Intent, staged: "_Staged", *, attempt: str, job_id: str) -> Manifest:
@@ -113,7 +118,7 @@ def _next(heads: Heads, head: Manifest, intent: Intent, staged: "_Staged", *, at
         raise
     except StoreError as refusal:
         change = Change(manifest=head)
-        error = RecordedError(kind=type(refusal).__name__, message=refusal.message, field=refusal.field)
+        error = RecordedError(kind=type(refusal).__name__, message=refusal.message[:MAX_MESSAGE], field=refusal.field)
     version = head.version + 1
     return msgspec.structs.replace(
         change.manifest,
@@ -135,12 +140,13 @@ def _key(manifest: Manifest) -> str:
     return manifest_key(manifest.collection_id, manifest.version)
 
 
-def _is_there(heads: Heads, manifest: Manifest) -> bool:
-    """Read back what a put did that was lost, or whose answer was."""
+def _read_back(heads: Heads, manifest: Manifest) -> Manifest | None:
+    """Return what stands under a manifest's version if this commit put it, perhaps with an earlier put of its own."""
     try:
-        return heads.manifest(manifest.collection_id, manifest.version).attempt == manifest.attempt
+        stored = heads.manifest(manifest.collection_id, manifest.version)
     except VersionExpired:
-        return False
+        return None
+    return stored if stored.attempt == manifest.attempt else None
 
 
 def _answer(heads: Heads, collection_id: str, recorded: LedgerEntry) -> Manifest:

@@ -21,7 +21,7 @@ from nearmq_index_store.manifest import (
 )
 from nearmq_index_store.pages import Segments, read_page
 from nearmq_index_store.recent import Recent
-from nearmq_index_store.sealed import read_sealed
+from nearmq_index_store.sealed import FORMAT, read_sealed
 
 #: Some 3 MB each when all their segments are named.
 PAGES_KEPT = 64
@@ -29,6 +29,18 @@ HEADS_KEPT = 1_024
 
 #: Looks for a head that garbage collection keeps outrunning, before the store is called unavailable.
 LOOKS = 32
+
+
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """The oldest retained version of a collection: raised, then everything below it is removed."""
+
+    format: int = FORMAT
+    version: int
+
+
+def floor_key(collection_id: str) -> str:
+    """The key of a collection's floor; absent where no version was ever removed."""
+    return f"{collection_id}/floor"
 
 
 def newest(exists: Callable[[int], bool], base: int) -> int:
@@ -131,7 +143,7 @@ class Heads:
         """The oldest retained version; 0 when none was ever removed."""
         try:
             where = f"the floor of collection {collection_id}"
-            return read_sealed(self.store, f"{collection_id}/floor", _Floor, where).version
+            return read_sealed(self.store, floor_key(collection_id), Floor, where).version
         except BlobNotFound:
             return 0
 
@@ -154,8 +166,3 @@ class Heads:
         prefix = manifest_prefix(collection_id)
         names = (key.removeprefix(prefix) for key in self.store.list(prefix))
         return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
-class _Floor(msgspec.Struct, frozen=True):
-    format: int
-    version: int

@@ -73,13 +73,9 @@ class Names:
         self._heads = heads
         self._store = heads.store
 
-    def resolve(self, name: str) -> Manifest:
-        """Return the newest manifest of the collection that has this name, and write nothing.
-
-        Raises:
-            CollectionNotFound: none has it.
-        """
-        return _found(self._holder(self._history(name, window_s=0)), name)
+    def resolve(self, name: str) -> Manifest | None:
+        """Return the newest manifest of the collection that has this name, None when none has; writes nothing."""
+        return self._holder(self._history(name, window_s=0))
 
     def create(self, name: str, schema: Schema, *, job_id: str) -> Manifest:
         """Make an empty collection, once for this job id, and return its first version.
@@ -106,13 +102,14 @@ class Names:
         if name == new_name:
             raise InvalidArgument(f"the new name {new_name!r} is the old one", field="new_name")
         while True:
-            history = self._history(new_name)
+            current = self._settled_holder(self._history(name))
+            history = self._history(new_name)  # read after: what took the old name away may have been this very job
             own = _find(history, "rename", job_id)
             if own is not None:
                 manifest = self._finish(own)
                 self._leave(own)
                 return manifest
-            collection_id = _found(self._settled_holder(self._history(name)), name).collection_id
+            collection_id = _found(current, name).collection_id
             if self._settled_holder(history) is not None:
                 raise AlreadyExists(f"collection {new_name!r} exists already", field="new_name")
             self._announce(history, act="rename", name=new_name, collection_id=collection_id, job=job_id, old_name=name)
@@ -125,10 +122,11 @@ class Names:
         """
         while True:
             history = self._history(name)
-            own = _find(history, "drop", job_id)
+            current = self._settled_holder(history)
+            own = _find(self._history(name), "drop", job_id)  # read after, as for a rename
             if own is not None:
                 return self._finish(own)
-            collection_id = _found(self._settled_holder(history), name).collection_id
+            collection_id = _found(current, name).collection_id
             self._announce(history, act="drop", name=name, collection_id=collection_id, job=job_id)
 
     def holders(self, name: str) -> list[str]:

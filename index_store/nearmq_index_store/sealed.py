@@ -5,14 +5,14 @@ from typing import TypeVar
 import msgspec
 from blake3 import blake3
 
-from nearmq_index_store.blobs.protocol import BlobStore
+from nearmq_index_store.blobs.protocol import MAX_CONDITIONAL_BYTES, BlobStore
 from nearmq_index_store.errors import IndexCorrupt
 
 #: The number of the store's format that this release writes, and the only one it reads.
 FORMAT = 1
 
-#: Far above what any sealed object needs; read before anything of it is believed.
-MAX_BYTES = 64 * 1024 * 1024
+#: No sealed object is longer, since all are made by put-if-absent; of a longer blob no more is read.
+MAX_BYTES = MAX_CONDITIONAL_BYTES
 
 T = TypeVar("T")
 
@@ -43,9 +43,10 @@ def read_sealed(store: BlobStore, key: str, kind: type[T], where: str) -> T:
         IndexCorrupt: as for `unseal`.
     """
     data = bytes(store.get(key, 0, MAX_BYTES + 1))
-    if len(data) > MAX_BYTES:
-        raise IndexCorrupt(f"{where} has over {MAX_BYTES} bytes")
-    return unseal(data, kind, where)
+    try:
+        return unseal(data, kind, where)
+    except IndexCorrupt:
+        return unseal(bytes(store.get(key, 0, MAX_BYTES + 1, refresh=True)), kind, where)
 
 
 def decode(payload: bytes, kind: type[T], where: str) -> T:

@@ -1,0 +1,188 @@
+"""Bodies of format 1, written by hand from docs/wire.md: they decode for ever, as do the examples of that page."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from nearmq import errors
+from nearmq.codec import decode_job, decode_reply
+from nearmq.jobs import (
+    JOB_TYPES,
+    CreateJob,
+    DescribeJob,
+    DropJob,
+    ErrorReply,
+    Job,
+    ListJob,
+    LoadJob,
+    PingJob,
+    ReleaseJob,
+    RenameJob,
+    SearchJob,
+    TimingMs,
+    VectorFieldSpec,
+)
+from nearmq.topology import TYPES_WITHOUT_COLLECTION, routing_key
+
+FOLDER = Path(__file__).parent / "wire_v1"
+WIRE_PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+
+JOB_ID = "0192f0c1-2b3c-7d4e-8f50-617283940a1b"
+MATRIX = np.array([[0.5, -1.25, 3.0], [0.0, 2.0, -0.125]], np.float32)
+
+JOBS: dict[str, Job] = {
+    "search.nested": SearchJob(collection="books", vectors=MATRIX, limit=10),
+    "search.packed": SearchJob(collection="books", vectors=MATRIX, limit=10, encoding="base64"),
+    "search.full": SearchJob(
+        collection="books",
+        vectors=MATRIX[:1],
+        limit=10,
+        offset=20,
+        field="title",
+        metric_type="COSINE",
+        params={"nprobe": 16, "refine": 8.0},
+        expr='year > 2020 and title like "A%"',
+        partition_names=["2023", "2024"],
+        output_fields=["year"],
+        radius=0.5,
+        range_filter=1.0,
+        round_decimal=3,
+        min_version=17,
+        id_format="string",
+        explain=True,
+    ),
+    "search.ids": SearchJob(collection="books", ids=[7, -(2**63)], limit=5),
+    "search.string_ids": SearchJob(collection="books", ids=["isbn-1", "é"], limit=5),
+    "create.collection": CreateJob(
+        collection="books",
+        primary_key="string",
+        vector_fields=[
+            VectorFieldSpec(
+                name="title",
+                dim=256,
+                metric_type="COSINE",
+                index="HNSW",
+                index_params={"M": 16, "efConstruction": 200},
+            ),
+            VectorFieldSpec(name="cover", dim=512, metric_type="L2", index="HNSW", index_params={}),
+        ],
+    ),
+    "create.partition": CreateJob(collection="books", partition_name="2024"),
+    "drop.collection": DropJob(collection="books"),
+    "drop.partition": DropJob(collection="books", partition_name="2024"),
+    "rename": RenameJob(collection="books", new_name="books-2024"),
+    "list": ListJob(),
+    "describe": DescribeJob(collection="books"),
+    "load": LoadJob(collection="books", partition_names=["2024"], field="title"),
+    "release": ReleaseJob(collection="books"),
+    "ping": PingJob(),
+}
+
+
+def test_every_stored_job_is_expected_and_every_type_is_stored():
+    assert {path.name.removeprefix("job.").removesuffix(".json") for path in FOLDER.glob("job.*")} == set(JOBS)
+    assert {name.partition(".")[0] for name in JOBS} == set(JOB_TYPES)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_stored_job_of_format_1_decodes_to_what_it_meant(name: str):
+    assert_same_job(decode((FOLDER / f"job.{name}.json").read_bytes(), name.partition(".")[0]), JOBS[name])
+
+
+@pytest.mark.parametrize("name", ["hits", "packed_hits"])
+def test_stored_hits_of_format_1_decode_in_both_encodings(name: str):
+    reply = stored_reply(name)
+
+    assert (reply.job_id, reply.status, reply.version) == (JOB_ID, "ok", 17)
+    assert [hits.ids.tolist() for hits in reply.hits] == [[7, 3], [], [9]]
+    assert [hits.distances.tolist() for hits in reply.hits] == [[0.125, 0.5], [], [2.25]]
+    assert all(hits.ids.dtype == np.int64 and hits.distances.dtype == np.float32 for hits in reply.hits)
+
+
+def test_a_stored_reply_of_format_1_keeps_all_its_keys():
+    reply = stored_reply("hits")
+
+    assert reply.timing_ms == TimingMs(queue=0.5, load=0.0, search=1.5, total=2.0)
+    assert (reply.worker, reply.attempt) == ("search-7f9c", 2)
+    assert [hits.fields for hits in reply.hits] == [None, None, {"year": [2024]}]
+
+
+@pytest.mark.parametrize("name", ["string_ids", "packed_string_ids"])
+def test_stored_string_ids_of_format_1_decode_to_str_objects(name: str):
+    (hits,) = stored_reply(name).hits
+    assert hits.ids.tolist() == ["isbn-1"]
+    assert hits.distances.tolist() == [0.125]
+
+
+def test_stored_progress_of_format_1_decodes():
+    reply = stored_reply("progress")
+    assert (reply.status, reply.worker, reply.result) == ("partial", "search-7f9c", {"progress": 0.5})
+
+
+def test_a_stored_error_of_format_1_decodes():
+    error = stored_reply("error").error
+    assert error == ErrorReply(code="STORE_UNAVAILABLE", message="the store did not answer", retryable=True)
+
+
+def test_keys_and_codes_of_a_newer_release_are_let_pass():
+    reply = stored_reply("from_a_newer_release")
+    assert reply.error == ErrorReply(code="BRAND_NEW", message="this release does not know me", field="limit")
+
+
+def examples(kind: str) -> list[Any]:
+    fences = re.findall(rf"^```json {kind} ?(\w*)\n(.*?)^```", WIRE_PAGE, re.MULTILINE | re.DOTALL)
+    return [pytest.param(job_type, body.encode(), id=f"{job_type}-{n}") for n, (job_type, body) in enumerate(fences)]
+
+
+def test_the_page_has_an_example_of_every_job_type():
+    assert {example.values[0] for example in examples("job")} == set(JOB_TYPES)
+
+
+@pytest.mark.parametrize(("job_type", "body"), examples("job"))
+def test_an_example_job_of_the_page_decodes(job_type: str, body: bytes):
+    assert type(decode(body, job_type)) is JOB_TYPES[job_type]
+
+
+@pytest.mark.parametrize("body", [example.values[1] for example in examples("reply")])
+def test_an_example_reply_of_the_page_decodes(body: bytes):
+    reply = decode_reply(body)
+    assert reply.job_id == JOB_ID
+    assert (reply.hits, reply.result, reply.error) != (None, None, None)
+
+
+def test_the_page_lists_every_error_code_and_whether_it_is_retryable():
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| .* \| (yes|no) \|$", WIRE_PAGE, re.MULTILINE))
+    travelling = {
+        code: kind
+        for code, kind in errors.BY_CODE.items()
+        if kind not in {errors.ReplyTimeout, errors.BrokerUnavailable, errors.QueueFull, errors.PermissionDenied}
+    }
+    assert table == {code: "yes" if kind.retryable else "no" for code, kind in travelling.items()}
+
+
+def test_the_page_lists_every_key_of_every_job():
+    structs = [*JOB_TYPES.values(), VectorFieldSpec]
+    keys = {key for struct in structs for key in struct.__struct_fields__}
+    assert keys <= set(re.findall(r"[`\"](\w+)[`\"]", WIRE_PAGE))
+
+
+def decode(body: bytes, job_type: str) -> Job:
+    collection = None if job_type in TYPES_WITHOUT_COLLECTION else "books"
+    return decode_job(job_type, routing_key(job_type, collection), body)
+
+
+def stored_reply(name: str) -> Any:
+    return decode_reply((FOLDER / f"reply.{name}.json").read_bytes())
+
+
+def assert_same_job(decoded: Job, expected: Job) -> None:
+    assert type(decoded) is type(expected)
+    if isinstance(decoded, SearchJob) and isinstance(expected, SearchJob):
+        np.testing.assert_array_equal(decoded.vectors, expected.vectors)
+        decoded = msgspec.structs.replace(decoded, vectors=None)
+        expected = msgspec.structs.replace(expected, vectors=None)
+    assert decoded == expected

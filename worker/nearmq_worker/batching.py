@@ -67,6 +67,11 @@ class WaitingJobs:
         self._changed = threading.Condition()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def put(self, task: Task) -> None:
         """Add a task; after `close` it is still kept, for `drain`."""
         with self._changed:

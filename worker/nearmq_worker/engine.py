@@ -6,8 +6,10 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import Empty, SimpleQueue
 
 from msgspec.structs import replace
 
@@ -16,42 +18,52 @@ from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import InvalidArgument, NearmqError
 from nearmq.jobs import Reply, SearchJob
 from nearmq.topology import Names
-from nearmq_index_store.blobs import BlobStore, open_store
+from nearmq_index_store.blobs import open_store
 from nearmq_index_store.catalog import Catalog
 from nearmq_worker.batching import Task, WaitingJobs
 from nearmq_worker.cache import SegmentCache
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.control import CONTROL_JOBS, Control
 from nearmq_worker.execute import Executor
+from nearmq_worker.isolation import ChildDied, IsolatedProcess
 from nearmq_worker.replies import error_reply
 from nearmq_worker.settle import Settler
 from nearmq_worker.spool import Spool
-from nearmq_worker.telemetry import JOB_FAILED, JOB_REFUSED, log_answer
+from nearmq_worker.telemetry import JOB_FAILED, JOB_POISONOUS, JOB_REFUSED, log_answer
 
 logger = logging.getLogger(__name__)
 
 _CONTROL_THREADS = 2
 
+#: A search that was delivered so often before may be what ended its workers: it runs in a process of its own.
+_SUSPECT_DELIVERIES = 2
+#: The suspects' process is closed when no other suspect came for so long.
+_SUSPECTS_IDLE_S = 30.0
+#: The suspects' process takes some seconds to start.
+_SUSPECTS_START_S = 30.0
+
 
 class Engine:
     """Runs the jobs of deliveries; every delivery it takes is settled exactly once, by `settler`."""
 
-    def __init__(self, config: WorkerConfig, settler: Settler, *, store: BlobStore | None = None) -> None:
+    def __init__(self, config: WorkerConfig, settler: Settler) -> None:
         self._config = config
         self._settler = settler
         self._names = Names(config.prefix)
-        store = store or open_store(config.store, config.cache)
+        store = open_store(config.store, config.cache)
         self.store_id = store.id
         self._spool = Spool(store, config.spool)
         self._cache = SegmentCache(self._spool.open, config.memory_bytes)
         catalog = Catalog(store)
         self._executor = Executor(catalog, self._cache, config)
         self._control = Control(catalog, self._cache)
+        self._suspects: SimpleQueue[Task | None] = SimpleQueue()
         self._waiting = WaitingJobs(batch_queries=config.batch_queries)
         self._control_pool = ThreadPoolExecutor(_CONTROL_THREADS, thread_name_prefix="nearmq-control")
         self._threads = [
             threading.Thread(target=self._work, name=f"nearmq-compute-{number}") for number in range(config.threads)
         ]
+        self._threads.append(threading.Thread(target=self._work_isolated, name="nearmq-suspects"))
 
     def start(self) -> None:
         """Start the compute threads."""
@@ -67,6 +79,8 @@ class Engine:
             return
         if isinstance(task.job, CONTROL_JOBS):
             self._control_pool.submit(self._run_control, task)
+        elif isinstance(task.job, SearchJob) and delivery.delivery_count >= _SUSPECT_DELIVERIES:
+            self._suspects.put(task)
         else:
             self._waiting.put(task)
 
@@ -76,6 +90,7 @@ class Engine:
         self._waiting.close()
         for task in self._waiting.drain():
             self._settler.give_back(task.delivery)
+        self._suspects.put(None)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -145,6 +160,28 @@ class Engine:
             self._settler.answer(task.delivery, body)
             log_answer(task, reply)
 
+    def _work_isolated(self) -> None:
+        """Run suspects one by one in their process, until a None; what waits behind it is given back."""
+        process: IsolatedProcess[Task] = IsolatedProcess(partial(_prepare_alone, self._config))
+        while True:
+            try:
+                task = self._suspects.get(timeout=_SUSPECTS_IDLE_S)
+            except Empty:
+                process.close()
+                continue
+            if task is None:
+                break
+            if self._waiting.is_closed:
+                self._settler.give_back(task.delivery)
+                continue
+            try:
+                body = process.run(task, timeout_s=_SUSPECTS_START_S + self._config.deadline_s)
+                self._settler.answer(task.delivery, body)
+            except ChildDied as death:
+                logger.error(JOB_POISONOUS, extra={"job_id": task.delivery.message.message_id, "reason": str(death)})  # noqa: TRY400  the traceback is the child's
+                self._settler.dead(task.delivery, str(death))
+        process.close()
+
     def _run_control(self, task: Task) -> None:
         job_id = task.delivery.message.message_id
         try:
@@ -165,3 +202,11 @@ def _encoded(task: Task, reply: Reply) -> bytes:
     if isinstance(task.job, SearchJob):
         return encode_reply(reply, encoding=task.job.encoding, id_format=task.job.id_format)
     return encode_reply(reply)
+
+
+def _prepare_alone(config: WorkerConfig) -> Callable[[Task], bytes]:
+    """Open the store anew, in the suspects' process; return what answers a search."""
+    store = open_store(config.store, config.cache)
+    cache = SegmentCache(Spool(store, config.spool).open, config.memory_bytes)
+    executor = Executor(Catalog(store), cache, config)
+    return lambda task: _encoded(task, executor.run([task])[0])

@@ -1,14 +1,16 @@
-"""Running one job in a process of its own, so that a job which ends its process takes no neighbour with it."""
+"""Running suspect jobs in a process of their own, so that a job which ends its process takes no neighbour with it."""
 
-import contextlib
 import multiprocessing
 import signal
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Generic, NamedTuple, TypeVar
 
 Argument = TypeVar("Argument")
+
+#: Called once in the new process; what it returns is called with each argument.
+Prepare = Callable[[], Callable[[Argument], bytes]]
 
 
 class ChildDied(Exception):
@@ -23,44 +25,75 @@ class ChildDied(Exception):
         self.exitcode = exitcode
 
 
-def run_isolated(function: Callable[[Argument], bytes], argument: Argument, *, timeout_s: float) -> bytes:
-    """Call `function(argument)` in a new process and return its result.
+class _Child(NamedTuple):
+    process: BaseProcess
+    pipe: Connection
 
-    The process is spawned, not forked: threads and index libraries do not survive a fork. It starts from nothing, which
-    takes some seconds of importing, so this is for the few jobs that need it.
+
+class IsolatedProcess(Generic[Argument]):
+    """A process that makes one call at a time, started by the first and by the first after a death.
+
+    It is spawned, not forked: threads and index libraries do not survive a fork. It starts from nothing, which takes
+    some seconds of importing, so it is kept between calls: after a crash, every job that the worker held comes back as
+    a suspect, some hundred of them. For one thread.
 
     Args:
-        function: importable by its module and name.
-        argument: anything that can be pickled.
-        timeout_s: counted from the start of the process.
-
-    Raises:
-        ChildDied: it crashed, was killed, raised (the traceback is on stderr), or ran out of time.
+        prepare: importable by its module and name, or a partial of such a function.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run, args=(function, argument, sender), name="nearmq-isolated", daemon=True)
-    deadline = time.monotonic() + timeout_s
-    with contextlib.closing(receiver):
-        child.start()
-        sender.close()  # so that the child's death ends the pipe
+
+    def __init__(self, prepare: "Prepare[Argument]") -> None:
+        self._prepare = prepare
+        self._child: _Child | None = None
+
+    def run(self, argument: Argument, *, timeout_s: float) -> bytes:
+        """Call the prepared function with an argument that can be pickled, and return its result.
+
+        Raises:
+            ChildDied: the process crashed, was killed, raised (the traceback is on stderr), or ran out of time, which
+                is counted from the start of the process if this call starts it.
+        """
+        child = self._child = self._child or self._start()
         try:
-            if not receiver.poll(max(0.0, deadline - time.monotonic())):
-                raise ChildDied(None, f"the job took longer than {timeout_s:g} s in its own process")
-            return receiver.recv_bytes()
-        except (EOFError, OSError):  # before its result, or in the midst of it
-            child.join()
-            raise ChildDied(child.exitcode, f"the job's own process {_ending(child.exitcode)}") from None
-        finally:
-            child.kill()
-            child.join()
-            child.close()
+            child.pipe.send(argument)
+            result = child.pipe.recv_bytes() if child.pipe.poll(timeout_s) else None
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            child.process.join()
+            exitcode = child.process.exitcode
+            self.close()
+            raise ChildDied(exitcode, f"the job's own process {_ending(exitcode)}") from None
+        if result is None:
+            self.close()
+            raise ChildDied(None, f"the job took longer than {timeout_s:g} s in its own process")
+        return result
+
+    def close(self) -> None:
+        """End the process; the next call starts another. May come twice."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.process.kill()
+            child.process.join()
+            child.process.close()
+            child.pipe.close()
+
+    def _start(self) -> _Child:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(self._prepare, theirs), name="nearmq-isolated", daemon=True)
+        process.start()
+        theirs.close()  # so that the child's death ends the pipe
+        return _Child(process, ours)
 
 
-def _run(function: Callable[[Argument], bytes], argument: Argument, sender: Connection) -> None:
+def _serve(prepare: "Prepare[Argument]", pipe: Connection) -> None:
     # Ctrl-C reaches the whole group of processes: the worker decides what it means, and lets the job finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sender.send_bytes(function(argument))
+    function = prepare()
+    while True:
+        try:
+            argument = pipe.recv()
+        except EOFError:  # the worker is gone
+            return
+        pipe.send_bytes(function(argument))
 
 
 def _ending(exitcode: int | None) -> str:

@@ -154,16 +154,16 @@ class RedisStore:
     def _read_chunks(self, key: str, header: "_Header", start: int, end: int) -> Buffer:
         if end <= start:
             return b""
-        blob = bytearray(end - start)
         size = header.chunk_bytes
+        chunks: list[bytes] = []
         names = header.chunk_keys(key)
         for number in range(start // size, -(-end // size)):
-            begin, stop = max(start, number * size), min(end, (number + 1) * size)
-            chunk = self._server.command("GETRANGE", names[number], begin - number * size, stop - number * size - 1)
+            begin, stop = max(start - number * size, 0), min(end - number * size, size)
+            chunk = self._server.command("GETRANGE", names[number], begin, stop - 1)
             if len(chunk) != stop - begin:
                 return self._read_again(key, header, start, end, missing=number)
-            blob[begin - start : stop - start] = chunk
-        return blob
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _read_again(self, key: str, header: "_Header", start: int, end: int, *, missing: int) -> Buffer:
         """Read a blob that was replaced while it was read; one that was not has lost a chunk."""

@@ -1,0 +1,101 @@
+"""The blob stores that the contract suite runs on, each empty and a test's own."""
+
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nearmq_index_store.blobs import BlobStore, open_store
+from tests.servers.processes import end, free_ports, wait_ready
+
+BUCKET = "nearmq-test"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is, so that any process can open it."""
+
+    url: str
+    cache_url: str | None = None
+
+    def open(self) -> BlobStore:
+        return open_store(self.url, self.cache_url)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A local server that speaks S3, with one bucket."""
+    [port] = free_ports(1)
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
+        wait_ready(lambda: _made_bucket(endpoint), server, what="moto", timeout_s=60)
+        yield endpoint
+        end(server, signal.SIGKILL)
+
+
+def _made_bucket(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=5):
+            return True
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty prefix of this test's own; AWS's environment leads to the local server."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def file_url(tmp_path: Path) -> str:
+    """The URL of a folder that is not there yet."""
+    return f"file:{tmp_path / 'store'}"
+
+
+_KINDS = {
+    "memory": ("memory:", False),
+    "file": ("file_url", False),
+    "s3": ("s3_url", False),
+    "redis": ("redis_url", False),
+    "cached-memory": ("memory:", True),
+    "cached-file": ("file_url", True),
+}
+_SHARED_KINDS = [kind for kind, (url, _) in _KINDS.items() if url != "memory:"]
+
+
+def _place(kind: str, request: pytest.FixtureRequest) -> Place:
+    url, is_cached = _KINDS[kind]
+    return Place(
+        url if url.endswith(":") else request.getfixturevalue(url),
+        request.getfixturevalue("redis_url") if is_cached else None,
+    )
+
+
+@pytest.fixture(params=_KINDS)
+def store(request: pytest.FixtureRequest) -> BlobStore:
+    """An empty store of each kind."""
+    return _place(request.param, request).open()
+
+
+@pytest.fixture(params=_SHARED_KINDS)
+def shared_place(request: pytest.FixtureRequest) -> Place:
+    """An empty store of each kind that several processes can open."""
+    return _place(request.param, request)

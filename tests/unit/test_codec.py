@@ -1,0 +1,278 @@
+"""Jobs and replies to bytes and back, and whatever comes of bodies that were mutated."""
+
+import json
+import random
+import string
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nearmq.codec import decode_job, decode_reply, encode_job, encode_reply
+from nearmq.errors import Internal, NearmqError
+from nearmq.jobs import (
+    TYPE_OF,
+    CreateJob,
+    DescribeJob,
+    DropJob,
+    ErrorReply,
+    Hits,
+    Job,
+    ListJob,
+    LoadJob,
+    PingJob,
+    ReleaseJob,
+    RenameJob,
+    Reply,
+    SearchJob,
+    TimingMs,
+    VectorFieldSpec,
+)
+from nearmq.topology import routing_key
+
+WORDS = string.ascii_letters + string.digits + "_"
+NAMES = st.builds(str.__add__, st.sampled_from(WORDS), st.text(WORDS + "-", max_size=127))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(
+    allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18
+)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+MATRICES = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 5), st.integers(1, 8)),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+
+
+def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | values
+
+
+def searches(**either: st.SearchStrategy[Any]) -> st.SearchStrategy[SearchJob]:
+    return st.builds(
+        SearchJob,
+        collection=NAMES,
+        limit=st.integers(1, 1000),
+        offset=st.integers(0, 1000),
+        field=maybe(NAMES),
+        metric_type=st.sampled_from([None, "L2", "IP", "COSINE"]),
+        params=st.dictionaries(NAMES, NUMBERS, max_size=3),
+        expr=maybe(TEXTS),
+        partition_names=maybe(st.lists(NAMES, min_size=1, max_size=3)),
+        output_fields=maybe(st.lists(NAMES, min_size=1, max_size=3)),
+        radius=maybe(st.floats(allow_nan=False, allow_infinity=False)),
+        range_filter=maybe(st.floats(allow_nan=False, allow_infinity=False)),
+        round_decimal=st.integers(-1, 6),
+        min_version=maybe(st.integers(0, 2**63 - 1)),
+        encoding=st.sampled_from(["json", "base64"]),
+        id_format=st.sampled_from(["int", "string"]),
+        explain=st.booleans(),
+        **either,
+    )
+
+
+VECTOR_FIELDS = st.lists(
+    st.builds(
+        VectorFieldSpec,
+        name=NAMES,
+        dim=st.integers(1, 32_768),
+        metric_type=st.sampled_from(["L2", "IP", "COSINE"]),
+        index=st.sampled_from(["FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"]),
+        index_params=st.dictionaries(NAMES, st.integers(0, 2**31), max_size=3),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda spec: spec.name,
+)
+OTHER_JOBS = st.one_of(
+    searches(ids=st.lists(INT64, max_size=5) | st.lists(TEXTS, max_size=5)),
+    st.builds(
+        CreateJob, collection=NAMES, vector_fields=VECTOR_FIELDS, primary_key=st.sampled_from(["int64", "string"])
+    ),
+    st.builds(CreateJob, collection=NAMES, partition_name=NAMES),
+    st.builds(DropJob, collection=NAMES, partition_name=maybe(NAMES)),
+    st.builds(RenameJob, collection=NAMES, new_name=NAMES),
+    st.builds(ListJob),
+    st.builds(DescribeJob, collection=NAMES),
+    st.builds(LoadJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1)), field=maybe(NAMES)),
+    st.builds(ReleaseJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1))),
+    st.builds(PingJob),
+)
+
+
+@settings(deadline=None)
+@given(searches(vectors=MATRICES), st.booleans())
+def test_a_search_decodes_to_what_was_encoded(job: SearchJob, packed: bool):
+    decoded = decoded_again(job, packed=packed)
+
+    assert decoded.vectors.dtype == np.float32
+    assert decoded.vectors.flags.c_contiguous
+    assert len(decoded.vectors) == len(job.vectors)
+    np.testing.assert_array_equal(decoded.vectors.ravel(), job.vectors.ravel())
+    assert msgspec.structs.replace(decoded, vectors=None) == msgspec.structs.replace(job, vectors=None)
+
+
+@settings(deadline=None)
+@given(OTHER_JOBS)
+def test_any_other_job_decodes_to_what_was_encoded(job: Job):
+    assert decoded_again(job) == job
+
+
+ROWS = st.integers(0, 6).flatmap(
+    lambda size: st.tuples(
+        hnp.arrays(np.int64, size),
+        hnp.arrays(np.float32, size, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
+    )
+)
+
+
+@settings(deadline=None)
+@given(st.lists(ROWS, max_size=4), st.sampled_from(["json", "base64"]), st.sampled_from(["int", "string"]))
+def test_hits_decode_to_what_was_encoded(rows: list[Any], encoding: Any, id_format: Any):
+    hits = [Hits(ids=ids, distances=distances) for ids, distances in rows]
+    reply = decode_reply(
+        encode_reply(Reply(job_id="j", status="ok", hits=hits), encoding=encoding, id_format=id_format)
+    )
+
+    as_written = str if id_format == "string" else int
+    assert [row.ids.tolist() for row in reply.hits] == [list(map(as_written, ids.tolist())) for ids, _ in rows]
+    for row, (_, distances) in zip(reply.hits, rows, strict=True):
+        np.testing.assert_array_equal(row.distances, distances)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(TEXTS, max_size=3), max_size=3), st.sampled_from(["json", "base64"]))
+def test_string_ids_decode_to_what_was_encoded(rows: list[list[str]], encoding: Any):
+    hits = [
+        Hits(ids=np.array(ids, object), distances=np.zeros(len(ids), np.float32), fields={"n": ids}) for ids in rows
+    ]
+    reply = decode_reply(encode_reply(Reply(job_id="j", status="ok", hits=hits), encoding=encoding))
+
+    assert [row.ids.tolist() for row in reply.hits] == rows
+    assert [row.fields for row in reply.hits] == [{"n": ids} for ids in rows]
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        Reply,
+        job_id=TEXTS,
+        status=st.sampled_from(["ok", "partial", "error"]),
+        version=maybe(st.integers(0, 2**63 - 1)),
+        result=maybe(st.dictionaries(TEXTS, TEXTS | st.integers(0, 2**53) | st.lists(TEXTS), max_size=3)),
+        error=maybe(st.builds(ErrorReply, code=TEXTS, message=TEXTS, field=maybe(TEXTS), retryable=st.booleans())),
+        timing_ms=maybe(st.builds(TimingMs, queue=st.floats(0, 1e9), total=st.floats(0, 1e9))),
+        worker=maybe(TEXTS),
+        attempt=st.integers(1, 100),
+    )
+)
+def test_a_reply_without_hits_decodes_to_what_was_encoded(reply: Reply):
+    assert decode_reply(encode_reply(reply)) == reply
+
+
+def test_numpy_scalars_of_a_caller_are_written_as_numbers():
+    job = SearchJob(collection="books", ids=[1], limit=np.int64(3), params={"ef": np.int32(64), "r": np.float32(0.5)})
+    assert decoded_again(job) == SearchJob(collection="books", ids=[1], limit=3, params={"ef": 64, "r": 0.5})
+
+
+@pytest.mark.parametrize("vectors", [[], {"data": "", "shape": [0, 3]}, {"data": "", "shape": [0, 0]}])
+def test_no_query_at_all_is_a_job(vectors: Any):
+    body = json.dumps({"collection": "books", "vectors": vectors, "limit": 10}).encode()
+    assert len(decode_job("search", "search.books", body).vectors) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"job_id": "j"}',
+        b'{"job_id": "j", "status": "ok", "format": 2}',
+        b'{"job_id": "j", "status": "ok", "hits": [{"ids": [1, 2], "distances": [0.5]}]}',
+        b'{"job_id": "j", "status": "ok", "hits": {"counts": [2], "ids": [], "distances": {"data": "", "shape": [0]}}}',
+        b'{"job_id": "j", "status": "ok", "hits": {"counts": [1], "ids": {"data": "junk"}}}',
+        b'{"job_id": "j", "status": "ok", "hits": 7}',
+    ],
+)
+def test_a_reply_that_cannot_be_read_raises_internal(body: bytes):
+    with pytest.raises(Internal):
+        decode_reply(body)
+
+
+BODIES = [
+    (
+        "search",
+        b'{"collection": "a", "limit": 9, "vectors": [[1, 2]], "params": {"ef": 6}, "expr": "x == \\"y\\\\\\""}',
+    ),
+    (
+        "search",
+        b'{"collection": "a", "limit": 9, "vectors": {"data": "AACAPwAAgD8=", "shape": [1, 2]}, "field": "v"}',
+    ),
+    ("search", b'{"collection": "a", "limit": 9, "ids": [1, 2, 3], "radius": 0.5, "partition_names": ["p"]}'),
+    ("create", b'{"collection": "a", "vector_fields": [{"name": "v", "dim": 2, "index_params": {"M": 16}}]}'),
+]
+
+
+def test_mutated_bodies_are_decoded_or_refused_but_never_raise_anything_else():
+    chance = random.Random(20)
+    refused = 0
+    for _ in range(2_000):
+        job_type, body = chance.choice(BODIES)
+        try:
+            decode_job(job_type, f"{job_type}.a", mutated(body, chance))
+        except NearmqError:
+            refused += 1
+    assert 1_000 < refused < 2_000
+
+
+def mutated(body: bytes, chance: random.Random) -> bytes:
+    fragments = [
+        b"null",
+        b"true",
+        b"-1",
+        b"1e308",
+        b"[]",
+        b"{}",
+        b'"',
+        b"\\",
+        b"[[[",
+        b"\xff",
+        b"0.5",
+        b'"":0,',
+        b"9" * 30,
+    ]
+    for _ in range(chance.randint(1, 3)):
+        start = chance.randrange(len(body) + 1)
+        end = start + chance.choice([0, 1, 1, 2, 8])
+        body = body[:start] + chance.choice([b"", bytes([chance.randrange(256)]), *fragments]) + body[end:]
+    return body
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | NUMBERS | TEXTS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+        max_leaves=10,
+    ),
+    st.sampled_from([*SearchJob.__struct_fields__, "vector_fields"]),
+)
+def test_any_json_value_in_any_place_is_decoded_or_refused(value: Any, key: str):
+    job_type = "create" if key == "vector_fields" else "search"
+    body = json.dumps({"collection": "books", "ids": [1], "limit": 10, key: value}).encode()
+    message = ""
+    try:
+        decode_job(job_type, f"{job_type}.books", body)
+    except NearmqError as error:
+        message = error.message
+    assert not message.endswith(".")
+
+
+def decoded_again(job: Job, *, packed: bool = True) -> Any:
+    job_type = TYPE_OF[type(job)]
+    key = routing_key(job_type, getattr(job, "collection", None))
+    return decode_job(job_type, key, encode_job(job, packed=packed))

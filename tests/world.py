@@ -42,20 +42,7 @@ class World:
         segments: int = 1,
     ) -> None:
         """Append rows to a collection, cut into segments, as one version."""
-        catalog = Catalog(self.store)
-        manifest = catalog.snapshot(collection).manifest
-        by_field = vectors if isinstance(vectors, Mapping) else {manifest.schema.vector_fields[0].name: vectors}
-        columns = {"id": pa.array(ids)} | {
-            name: pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
-            for name, rows in by_field.items()
-        }
-        table = pa.table(columns)
-        entries = []
-        for part in np.array_split(np.arange(len(ids)), segments):
-            with tempfile.TemporaryDirectory() as folder:
-                built = build_segment(table.take(pa.array(part)), manifest.schema, Path(folder), threads=1)
-                entries.append(store_segment(self.store, manifest.collection_id, partition, built))
-        catalog.append(manifest.collection_id, entries, job_id=str(ULID()), create_partitions=True)
+        fill(self.store, collection, ids, vectors, partition=partition, segments=segments)
 
     def reply_to(self, job: Job, **properties: object) -> Reply:
         """Publish a job with other properties than the client's own, and return its reply; raises its error."""
@@ -65,6 +52,32 @@ class World:
 
     def cache(self) -> CacheStats:
         return self.engine._cache.stats()
+
+
+def fill(
+    store: BlobStore,
+    collection: str,
+    ids: Sequence[int] | Sequence[str],
+    vectors: np.ndarray | Mapping[str, np.ndarray],
+    *,
+    partition: str = "_default",
+    segments: int = 1,
+) -> None:
+    """Append rows to a collection, cut into segments, as one version."""
+    catalog = Catalog(store)
+    manifest = catalog.snapshot(collection).manifest
+    by_field = vectors if isinstance(vectors, Mapping) else {manifest.schema.vector_fields[0].name: vectors}
+    columns = {"id": pa.array(ids)} | {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
+        for name, rows in by_field.items()
+    }
+    table = pa.table(columns)
+    entries = []
+    for part in np.array_split(np.arange(len(ids)), segments):
+        with tempfile.TemporaryDirectory() as folder:
+            built = build_segment(table.take(pa.array(part)), manifest.schema, Path(folder), threads=1)
+            entries.append(store_segment(store, manifest.collection_id, partition, built))
+    catalog.append(manifest.collection_id, entries, job_id=str(ULID()), create_partitions=True)
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""What becomes of jobs whose worker dies."""
+
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pika
+import pytest
+
+import nearmq
+from nearmq.amqp import apply_topology
+from nearmq.topology import declarations
+from nearmq_index_store.blobs import open_store
+from tests.worker_process import worker_process
+from tests.world import fill
+
+pytestmark = [pytest.mark.broker, pytest.mark.redis]
+
+JOBS = 10_000
+POISON = Path(__file__).with_name("poisonous_worker.py")
+
+
+def collection_of(client: nearmq.Client, store_url: str, vectors: np.ndarray) -> nearmq.Collection:
+    collection = client.create_collection("c", dim=vectors.shape[1], index="FLAT", timeout_s=60)
+    fill(open_store(store_url), "c", range(len(vectors)), vectors)
+    return collection
+
+
+def dead_letters(broker_url: str) -> list[dict[str, object]]:
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    headers = []
+    while True:
+        method, properties, _ = channel.basic_get("nearmq.dead", auto_ack=True)
+        if method is None:
+            connection.close()
+            return headers
+        headers.append({**properties.headers, "message_id": properties.message_id})
+
+
+def test_every_one_of_10_000_jobs_is_answered_though_a_worker_is_killed(broker_url: str, redis_url: str):
+    apply_topology(broker_url, declarations())
+    vectors = np.random.default_rng(1).normal(size=(JOBS, 8)).astype(np.float32)
+    with (
+        nearmq.connect(broker_url, timeout_s=240, max_pending=JOBS) as client,
+        worker_process(broker_url, redis_url) as first,
+    ):
+        collection = collection_of(client, redis_url, vectors[:1_000])
+        futures = [collection.submit(vectors[number % 1_000], limit=1) for number in range(JOBS)]
+        for future in futures[:1_000]:
+            future.result()
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        unanswered = sum(not future.done() for future in futures)
+        assert unanswered > 0, "the worker was killed too late to prove anything"
+        with worker_process(broker_url, redis_url):
+            results = [future.result() for future in futures]
+    assert [results[number][0].ids.tolist() for number in range(JOBS)] == [[number % 1_000] for number in range(JOBS)]
+    attempts = Counter(result.attempt for result in results)
+    assert attempts[2] > 0, "no job was taken up again after its worker died"
+    assert dead_letters(broker_url) == []
+
+
+def test_a_job_that_ends_its_process_is_dead_lettered_and_its_neighbours_are_answered(broker_url: str, redis_url: str):
+    apply_topology(broker_url, declarations())
+    vectors = np.random.default_rng(1).normal(size=(100, 8)).astype(np.float32)
+    program = (sys.executable, str(POISON))
+    with nearmq.connect(broker_url, timeout_s=120) as client:
+        with worker_process(broker_url, redis_url, program=program) as worker:
+            collection = collection_of(client, redis_url, vectors)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(60) == 0
+        good = [collection.submit(vectors[number], limit=1) for number in range(50)]
+        poison = collection.submit(np.full((1, 8), 666), limit=1, timeout_s=90)
+        good += [collection.submit(vectors[number], limit=1) for number in range(50, 100)]
+        deaths = 0
+        while not all(future.done() for future in good):
+            with worker_process(broker_url, redis_url, program=program) as worker:
+                while worker.poll() is None and not all(future.done() for future in good):
+                    time.sleep(0.05)
+                deaths += worker.poll() == -signal.SIGSEGV
+        assert [future.result()[0].ids.tolist() for future in good] == [[number] for number in range(100)]
+        assert deaths == 2
+        letters: list[dict[str, object]] = []
+        with worker_process(broker_url, redis_url, program=program):
+            while not letters:
+                time.sleep(0.2)
+                letters = dead_letters(broker_url)
+        assert ["SIGSEGV" in str(letter["nearmq-reason"]) for letter in letters] == [True]
+        assert not poison.done()

@@ -77,7 +77,8 @@ def _as_strings(ids: npt.NDArray[Any]) -> list[str]:
 
 
 def _array(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return np.array(values, dtype=object if values and isinstance(values[0], str) else dtype)
+    with np.errstate(over="ignore"):  # as float32, what is beyond it becomes infinite
+        return np.array(values, dtype=object if values and isinstance(values[0], str) else dtype)
 
 
 def _without_none(**values: Any) -> dict[str, Any]:

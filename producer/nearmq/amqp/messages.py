@@ -36,7 +36,7 @@ def from_delivery(method: Any, properties: Any, body: bytes) -> Message:
         body=body,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
-        headers={name: value for name, value in _headers(properties).items() if type(value) in {int, str}},
+        headers=_plain(_headers(properties)),
         timestamp_s=properties.timestamp or 0,
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
@@ -47,6 +47,15 @@ def delivery_count(properties: Any) -> int:
     """Return how often a quorum queue has delivered this message before; other queues do not count."""
     count = _headers(properties).get("x-delivery-count", 0)
     return count if isinstance(count, int) else 0
+
+
+def _plain(headers: dict[str, Any]) -> dict[str, str | int]:
+    """Keep strings and whole numbers; pika gives 64-bit ones as a type of its own."""
+    strings = {name: value for name, value in headers.items() if isinstance(value, str)}
+    numbers = {
+        name: int(value) for name, value in headers.items() if isinstance(value, int) and not isinstance(value, bool)
+    }
+    return strings | numbers
 
 
 def _headers(properties: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Keys, `<word>` being the first word of a blob's key, so that what one transactio
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -95,7 +96,12 @@ class RedisStore:
             replaced = self._commit(key, (header.pack(), *parts))
         else:
             header = _Header.new(size, chunk_bytes=CHUNK_BYTES)
-            self._write_chunks(key, header, parts)
+            try:
+                self._write_chunks(key, header, parts)
+            except StoreUnavailable:
+                with suppress(StoreUnavailable):
+                    self._delete_chunks(key, header)  # a full server would else be full until they expire
+                raise
             replaced = self._commit(key, (header.pack(),))
         if replaced is not None and replaced.token != header.token:
             self._delete_chunks(key, replaced)

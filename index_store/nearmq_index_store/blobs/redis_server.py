@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import CaseInsensitiveDict
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from nearmq_index_store.errors import InvalidArgument, StoreUnavailable
@@ -44,7 +44,7 @@ class RedisServer:
         try:
             parts = urlsplit(url)
             if not (path := parts.path.strip("/")).isdigit() and path:
-                raise InvalidArgument("the path of a redis url is not a database number", field="store")
+                raise InvalidArgument("the path of a redis url is no database number", field="store")
             self._client = redis.Redis.from_url(
                 url,
                 socket_connect_timeout=connect_timeout_s,
@@ -133,6 +133,8 @@ class RedisServer:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except AuthenticationError as error:
+            raise StoreUnavailable(f"{self.id} refused the login: {error}") from error
         except RedisError as error:
             raise StoreUnavailable(f"{self.id} failed: {error}") from error
 

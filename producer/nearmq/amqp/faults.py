@@ -158,11 +158,12 @@ def _container_hint(address: Address) -> str:
     is_local = address.host in {"localhost", "127.0.0.1", "::1"}
     return (
         f"; inside this container {address.host!r} is the container itself, so use the broker's service name"
-        if is_local and _is_in_container()
+        if is_local and is_in_container()
         else ""
     )
 
 
-def _is_in_container() -> bool:
+def is_in_container() -> bool:
+    """Say whether this process runs in a container, where localhost is not the machine."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return any(mark.exists() for mark in marks) or "KUBERNETES_SERVICE_HOST" in os.environ

@@ -35,7 +35,8 @@ from nearmq.results import SearchResults
 from nearmq.topology import declarations
 from nearmq_index_store.blobs import open_store
 from nearmq_index_store.catalog import Catalog
-from nearmq_index_store.importing import import_file
+from nearmq_index_store.importing import ImportOptions, import_rows
+from nearmq_index_store.sources import open_source
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data" / "pypi_minilm_30k.f16.npy"
@@ -164,7 +165,7 @@ def fill(store_url: str, name: str, rows: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.npy")
         np.save(path, rows)
-        import_file(Catalog(open_store(store_url)), name, path)
+        import_rows(Catalog(open_store(store_url)), name, lambda schema: open_source(path, schema), ImportOptions())
 
 
 def ratios(medians: dict[str, float]) -> dict[str, float]:

@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nearmq.errors import InvalidArgument
 from nearmq.topology import DEFAULT_PREFIX
-from nearmq_index_store.errors import InvalidArgument
 
 _GIB = 1 << 30
 _MIB = 1 << 20

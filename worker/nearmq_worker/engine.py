@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 _CONTROL_THREADS = 2
 
+#: Job ids are chosen by publishers, UUIDv7 as a rule, and are kept in manifests and replies.
+_MAX_JOB_ID = 128
+
 #: A search that was delivered so often before may be what ended its workers: it runs in a process of its own.
 _SUSPECT_DELIVERIES = 2
 #: The suspects' process is closed when no other suspect came for so long.
@@ -100,6 +103,10 @@ class Engine:
 
     def _decoded(self, delivery: Delivery) -> Task:
         message = delivery.message
+        if not 1 <= len(message.message_id) <= _MAX_JOB_ID:
+            raise InvalidArgument(
+                f"message_id has {len(message.message_id)} characters, allowed are 1 to {_MAX_JOB_ID}", field="message_id"
+            )
         job = decode_job(
             message.type,
             message.routing_key,

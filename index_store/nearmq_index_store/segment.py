@@ -10,6 +10,8 @@ from ulid import ULID
 from nearmq_index_store.blobs.protocol import BlobStore
 from nearmq_index_store.digest import put_blob
 from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.cells import Cells, train_cells
+from nearmq_index_store.indexes.ivf_flat import IvfFlat, build_on_cells
 from nearmq_index_store.indexes.protocol import BuiltIndex, VectorIndex
 from nearmq_index_store.manifest import BlobRef, IndexEntry, KeysEntry, SegmentEntry
 from nearmq_index_store.rows import Rows, open_rows, take_columns, write_keys, write_rows
@@ -46,8 +48,9 @@ class Segment:
 def build_segment(table: pa.Table, schema: Schema, folder: Path, *, threads: int) -> BuiltSegment:
     """Write the files of a segment into a folder: rows, keys, and the index of each vector field.
 
-    Takes about the memory of the table and of one index; the rows that indexes are built over are mapped from the file
-    just written.
+    The rows are sorted by the cells of the first IVF_FLAT field, which takes a copy of the table for a moment. Indexes
+    are built one after the other over the rows as mapped from the file just written; so the peak is about the table
+    and the larger of its copy and one index.
 
     Args:
         table: the columns `id` (int64 or string) and every vector field (FixedSizeList<float32>[dim]); others are
@@ -60,15 +63,17 @@ def build_segment(table: pa.Table, schema: Schema, folder: Path, *, threads: int
     """
     rows_path, keys_path = folder / "rows.arrow", folder / "keys.arrow"
     columns = take_columns(table, schema)
-    write_rows(rows_path, columns, None)
+    sorted_by, cells = _cells_to_sort_by(columns, schema, threads=threads)
+    write_rows(rows_path, columns, None if cells is None else cells.order)
     rows = open_rows(rows_path, len(columns), schema)
     key_min, key_max = write_keys(keys_path, rows)
-    indexes = {
-        field.name: index_kind(field.index.kind).build(
-            rows.vectors(field.name), field, folder, threads=threads, seed=_SEED
-        )
-        for field in schema.vector_fields
-    }
+    indexes = {}
+    for field in schema.vector_fields:
+        if cells is not None and field.name == sorted_by:
+            indexes[field.name] = build_on_cells(cells.of_sorted_rows(), field, folder)
+        else:
+            kind = index_kind(field.index.kind)
+            indexes[field.name] = kind.build(rows.vectors(field.name), field, folder, threads=threads, seed=_SEED)
     return BuiltSegment(
         rows=len(rows),
         rows_path=rows_path,
@@ -111,6 +116,16 @@ def open_segment(entry: SegmentEntry, field: VectorField, rows: Rows, index_path
     index = entry.indexes[field.name]
     opened = index_kind(index.kind).open(index_path, index.params, rows.vectors(field.name), field.metric)
     return Segment(entry=entry, field=field, rows=rows, index=opened)
+
+
+def _cells_to_sort_by(rows: Rows, schema: Schema, *, threads: int) -> tuple[str | None, Cells | None]:
+    """Return the first IVF_FLAT field and its cells, None where the rows are too few to have any."""
+    for field in schema.vector_fields:
+        if field.index.kind == IvfFlat.name:
+            nlist = field.index.params["nlist"]
+            vectors = rows.vectors(field.name)
+            return field.name, train_cells(vectors, field.metric, nlist, threads=threads, seed=_SEED)
+    return None, None
 
 
 def _put_file(store: BlobStore, collection_id: str, path: Path) -> BlobRef:

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the protocol's parameters, most of which an index without bytes has no use for
+# ruff: noqa: ARG002 - the protocol's parameters; not every kind needs them all
 """FLAT: exact search over all rows, with no bytes of its own.
 
 Numpy's matrix product and the certified cut of `scan.py` rather than faiss's brute force: faiss has no COSINE over rows

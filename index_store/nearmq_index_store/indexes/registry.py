@@ -4,9 +4,12 @@ from difflib import get_close_matches
 
 from nearmq_index_store.errors import InvalidArgument
 from nearmq_index_store.indexes.flat import Flat
+from nearmq_index_store.indexes.hnsw import Hnsw
+from nearmq_index_store.indexes.ivf_faiss import IvfPq, IvfSq8
+from nearmq_index_store.indexes.ivf_flat import IvfFlat
 from nearmq_index_store.indexes.protocol import IndexKind
 
-INDEX_KINDS: dict[str, IndexKind] = {kind.name: kind for kind in (Flat(),)}
+INDEX_KINDS: dict[str, IndexKind] = {kind.name: kind for kind in (Flat(), Hnsw(), IvfFlat(), IvfSq8(), IvfPq())}
 
 
 def index_kind(name: str) -> IndexKind:

@@ -1,0 +1,163 @@
+"""All that is asked of faiss: k-means, scalar and product quantizers, and the scan of their codes.
+
+The one module that imports faiss, and only when a function needs it: the import takes over half a second, which a
+command that builds and searches no such index should not wait for. faiss's own files are never read nor written: what
+a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers
+from nearmq_index_store.schema import Metric
+
+#: Rounds of k-means for each sub-vector of PQ; recall on the real data is the same after 4, 10 and faiss's 25.
+_PQ_ROUNDS = 8
+
+#: faiss keeps tables of distances between centroids and codewords (L2 only) up to this size.
+_MOST_TABLE_BYTES = 2 << 30
+
+
+def kmeans(sample: FloatMatrix, k: int, *, spherical: bool, threads: int, seed: int) -> FloatMatrix:
+    """Return k centroids, float32 (k, dim), of at least k vectors; of unit length when spherical."""
+    faiss = _faiss(threads)
+    # The two bounds: train on the whole sample, and without a warning where it is small.
+    clustering = faiss.Kmeans(
+        sample.shape[1],
+        k,
+        spherical=spherical,
+        seed=seed,
+        max_points_per_centroid=len(sample),
+        min_points_per_centroid=1,
+    )
+    clustering.train(sample)
+    centroids: FloatMatrix = clustering.centroids
+    return centroids
+
+
+def assign_to_nearest(centroids: FloatMatrix, vectors: FloatMatrix, *, threads: int) -> RowNumbers:
+    """Return for each vector the number of its nearest centroid (L2); -1 where float32 overflows."""
+    _, nearest = _faiss(threads).knn(vectors, centroids, 1)
+    numbers: RowNumbers = nearest[:, 0]
+    return numbers
+
+
+class Coder:
+    """Compresses the differences of vectors from their centroids, and scans such codes.
+
+    Scanned by any number of threads at once when it is loaded.
+    """
+
+    def __init__(self, centroids: FloatMatrix, metric: Metric, *, m: int | None, nbits: int) -> None:
+        """Make an untrained one.
+
+        Args:
+            centroids: float32, shape (nlist, dim).
+            metric: L2 ranks by L2, IP and COSINE by inner product.
+            m: sub-vectors of a product quantizer; None is a scalar quantizer.
+            nbits: bits of code a sub-vector, or a dimension (8).
+        """
+        faiss = _faiss(1)
+        nlist, dim = centroids.shape
+        kind = faiss.METRIC_L2 if metric == "L2" else faiss.METRIC_INNER_PRODUCT
+        self._centroids = centroids
+        self._quantizer = faiss.IndexFlat(dim, kind)
+        self._quantizer.add(centroids)
+        if m is None:
+            self._index = faiss.IndexIVFScalarQuantizer(
+                self._quantizer, dim, nlist, faiss.ScalarQuantizer.QT_8bit, kind
+            )
+            self._learnt = self._index.sq.trained
+        else:
+            self._index = faiss.IndexIVFPQ(self._quantizer, dim, nlist, m, nbits, kind)
+            self._learnt = self._index.pq.centroids
+
+    def train(self, sample: FloatMatrix, *, threads: int, seed: int) -> npt.NDArray[np.float32]:
+        """Learn from a sample, and return the codebook: float32, flat."""
+        faiss = _faiss(threads)
+        cells = assign_to_nearest(self._centroids, sample, threads=threads)
+        differences = sample - self._centroids[cells]
+        if isinstance(self._index, faiss.IndexIVFPQ):
+            self._index.pq.cp.seed = seed
+            self._index.pq.cp.niter = _PQ_ROUNDS
+            self._index.pq.cp.min_points_per_centroid = 1
+        self._index.train_encoder(len(sample), faiss.swig_ptr(differences), faiss.swig_ptr(cells))
+        self._index.is_trained = True
+        codebook: npt.NDArray[np.float32] = faiss.vector_to_array(self._learnt)
+        return codebook
+
+    def encode(self, vectors: FloatMatrix, cells: RowNumbers, *, threads: int) -> npt.NDArray[np.uint8]:
+        """Return the codes of vectors in their cells, uint8 (n, bytes of code a row)."""
+        faiss = _faiss(threads)
+        codes = np.empty((len(vectors), self._index.code_size), dtype=np.uint8)
+        self._index.encode_vectors(len(vectors), faiss.swig_ptr(vectors), faiss.swig_ptr(cells), faiss.swig_ptr(codes))
+        return codes
+
+    def load(
+        self,
+        codebook: npt.NDArray[np.float32],
+        codes: npt.NDArray[np.uint8],
+        order: RowNumbers,
+        offsets: npt.NDArray[np.int64],
+    ) -> None:
+        """Take in a codebook and the codes by position; the scan will return `order` at the position."""
+        faiss = _faiss(1)
+        faiss.copy_array_to_vector(np.ascontiguousarray(codebook).reshape(-1), self._learnt)
+        self._index.is_trained = True
+        for cell, (start, stop) in enumerate(pairwise(offsets.tolist())):
+            if stop > start:
+                self._index.invlists.add_entries(
+                    cell, stop - start, faiss.swig_ptr(order[start:stop]), faiss.swig_ptr(codes[start:stop])
+                )
+        self._index.ntotal = len(order)
+        if isinstance(self._index, faiss.IndexIVFPQ):
+            self._index.precompute_table()
+
+    def scan(self, queries: FloatMatrix, visits: Sequence[tuple[RowNumbers, Distances]], count: int) -> RowNumbers:
+        """Return the `count` rows that seem nearest to each query in the cells it visits, int64 (n, count), -1 padded.
+
+        Args:
+            queries: as they are indexed.
+            visits: for each query its cells and their centroids' distances.
+            count: how many rows.
+        """
+        # One native thread a call: callers run segments and batches in parallel.
+        faiss = _faiss(1)
+        most = max(len(cells) for cells, _ in visits)
+        cells = np.full((len(queries), most), -1, dtype=np.int64)
+        coarse = np.zeros((len(queries), most), dtype=np.float32)
+        for i, (visited, distances) in enumerate(visits):
+            cells[i, : len(visited)], coarse[i, : len(visited)] = visited, distances
+        rows = np.empty((len(queries), count), dtype=np.int64)
+        distances = np.empty((len(queries), count), dtype=np.float32)
+        self._index.search_preassigned_c(
+            len(queries),
+            faiss.swig_ptr(queries),
+            count,
+            faiss.swig_ptr(cells),
+            faiss.swig_ptr(coarse),
+            faiss.swig_ptr(distances),
+            faiss.swig_ptr(rows),
+            False,
+            faiss.SearchParametersIVF(nprobe=most),
+        )
+        return rows
+
+
+def table_bytes(nlist: int, metric: Metric, *, m: int, nbits: int) -> int:
+    """Return what faiss keeps beside the codes of a loaded product quantizer."""
+    table = 4 * nlist * m << nbits
+    return table if metric == "L2" and table <= _MOST_TABLE_BYTES else 0
+
+
+def _faiss(threads: int) -> ModuleType:
+    """Import faiss, and set its threads, which count for the calling thread only."""
+    import faiss  # noqa: PLC0415 - slow to import, see the module's docstring
+
+    faiss.omp_set_num_threads(threads)
+    module: ModuleType = faiss
+    return module

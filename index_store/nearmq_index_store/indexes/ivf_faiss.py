@@ -1,0 +1,188 @@
+# ruff: noqa: ARG002 - the protocol's parameters; not every kind needs them all
+"""IVF_SQ8 and IVF_PQ: compressed rows of the nearest cells choose candidates, which are re-ranked by exact distance.
+
+Codes are of the differences between rows and their centroids: a byte a dimension (IVF_SQ8), or nbits for each of m
+sub-vectors (IVF_PQ, Jegou, Douze and Schmid, Product Quantization for Nearest Neighbor Search, 2011). faiss learns and
+scans them (`_faiss.py`).
+
+Defaults, measured on 29,000 x 384 real vectors (recall@10, COSINE / L2) at nlist 128 and nprobe 48: IVF_SQ8 with
+refine 2 and IVF_PQ with m = dim / 4, nbits 8 and refine 8 both reach 0.98 / 0.97, what the cells visited hold;
+Milvus's nprobe 8 without refine reaches 0.84 and 0.75. A segment with fewer rows than nlist or than 2 ** nbits is
+built as FLAT.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
+from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
+from nearmq_index_store.indexes._faiss import Coder, table_bytes
+from nearmq_index_store.indexes.cells import (
+    DEFAULT_NLIST,
+    NLIST,
+    SAMPLE_ROWS,
+    Cells,
+    Visits,
+    as_indexed,
+    default_nprobe,
+    sample_rows,
+    train_cells,
+)
+from nearmq_index_store.indexes.cells_file import Codes, read_cells, write_cells
+from nearmq_index_store.indexes.flat import FlatIndex, flat_instead
+from nearmq_index_store.indexes.params import MAX_LIMIT, check_params, power_of_two
+from nearmq_index_store.indexes.protocol import BuiltIndex, SearchParams
+from nearmq_index_store.schema import MAX_DIM, Metric, VectorField
+
+REFINE = (1, 1_024)
+
+#: Row numbers and distances that one scan may return: 48 MiB.
+_FOUND_AT_ONCE = 1 << 22
+
+
+class IvfSq8:
+    """The IVF_SQ8 kind: nlist cells to build; nprobe of them to visit, refine times the limit to re-rank."""
+
+    name = "IVF_SQ8"
+
+    def check_build_params(self, params: Mapping[str, int], dim: int) -> dict[str, int]:
+        """Fill in nlist 128."""
+        return {"nlist": DEFAULT_NLIST} | check_params(params, {"nlist": NLIST}, self.name)
+
+    def resolve(self, params: Mapping[str, int | float], field: VectorField, limit: int) -> SearchParams:
+        """Fill in nprobe, three eighths of nlist, and refine 2."""
+        return _resolve(params, field, limit, refine=2)
+
+    def build(self, vectors: FloatMatrix, field: VectorField, folder: Path, *, threads: int, seed: int) -> BuiltIndex:
+        """Cluster the rows, and code them by a byte a dimension."""
+        return _build(vectors, field, folder, threads=threads, seed=seed)
+
+    def open(self, path: Path | None, built: Mapping[str, int], vectors: FloatMatrix, metric: Metric) -> "CodedIndex":
+        """Check the file, and copy its codes into faiss."""
+        dim = vectors.shape[1]
+        return _open(path, built, vectors, metric, code_bytes=dim, codebook=(2, dim))
+
+
+class IvfPq:
+    """The IVF_PQ kind: nlist cells and m sub-vectors of nbits to build; the search is IVF_SQ8's."""
+
+    name = "IVF_PQ"
+
+    def check_build_params(self, params: Mapping[str, int], dim: int) -> dict[str, int]:
+        """Fill in nlist 128, nbits 8, and the smallest m from dim / 4 up that divides dim.
+
+        Raises:
+            InvalidArgument: also where m does not divide dim.
+        """
+        default_m = next(m for m in range(-(-dim // 4), dim + 1) if dim % m == 0)
+        ranges = {"nlist": NLIST, "m": (1, MAX_DIM), "nbits": (1, 16)}
+        checked = {"nlist": DEFAULT_NLIST, "m": default_m, "nbits": 8} | check_params(params, ranges, self.name)
+        if dim % checked["m"]:
+            raise InvalidArgument(f"m must divide dim, {dim}, got {checked['m']}", field="params.m")
+        return checked
+
+    def resolve(self, params: Mapping[str, int | float], field: VectorField, limit: int) -> SearchParams:
+        """Fill in nprobe, three eighths of nlist, and refine 8."""
+        return _resolve(params, field, limit, refine=8)
+
+    def build(self, vectors: FloatMatrix, field: VectorField, folder: Path, *, threads: int, seed: int) -> BuiltIndex:
+        """Cluster the rows, learn m codebooks from a sample, and code the rows by them."""
+        if len(vectors) < 1 << field.index.params["nbits"]:
+            return flat_instead(len(vectors))
+        return _build(vectors, field, folder, threads=threads, seed=seed)
+
+    def open(self, path: Path | None, built: Mapping[str, int], vectors: FloatMatrix, metric: Metric) -> "CodedIndex":
+        """Check the file, and copy its codes into faiss."""
+        dim, m, nbits = vectors.shape[1], built["m"], built["nbits"]
+        return _open(path, built, vectors, metric, code_bytes=-(-m * nbits // 8), codebook=(m, 1 << nbits, dim // m))
+
+
+class CodedIndex:
+    """Cells of codes over the rows of a segment."""
+
+    def __init__(self, cells: Cells, coder: Coder, vectors: FloatMatrix, metric: Metric) -> None:
+        self._visits = Visits(cells, metric)
+        self._coder = coder
+        self._vectors = vectors
+        self._metric = metric
+
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+        """Return the rows whose codes are nearest in the cells visited, as many as the params say."""
+        wanted = min(params.candidates, len(self._vectors))
+        indexed = as_indexed(queries, self._metric)
+        visits = self._visits.choose(indexed, params.nprobe, wanted)
+        found: list[RowNumbers] = []
+        step = max(1, _FOUND_AT_ONCE // wanted)
+        for start in range(0, len(queries), step):
+            chunk = slice(start, start + step)
+            for query, rows in enumerate(self._coder.scan(indexed[chunk], visits[chunk], wanted), start):
+                # Short only where the values are so large that float32 distances are no numbers.
+                short = rows.min() < 0
+                found += self._exact.nearest(queries[query : query + 1], wanted) if short else [rows]
+        return found
+
+    @cached_property
+    def _exact(self) -> FlatIndex:
+        return FlatIndex(self._vectors, self._metric)
+
+
+def _resolve(params: Mapping[str, int | float], field: VectorField, limit: int, *, refine: int) -> SearchParams:
+    nlist = field.index.params["nlist"]
+    ranges = {"nprobe": (1, nlist), "refine": REFINE}
+    given = {"nprobe": default_nprobe(nlist), "refine": refine} | check_params(
+        params, ranges, f"{field.index.kind} search"
+    )
+    return SearchParams(nprobe=given["nprobe"], candidates=min(MAX_LIMIT, power_of_two(given["refine"] * limit)))
+
+
+def _build(vectors: FloatMatrix, field: VectorField, folder: Path, *, threads: int, seed: int) -> BuiltIndex:
+    params, metric, rows = field.index.params, field.metric, len(vectors)
+    cells = train_cells(vectors, metric, params["nlist"], threads=threads, seed=seed)
+    if cells is None:
+        return flat_instead(rows)
+    coder = _coder(cells, metric, params)
+    sample = sample_rows(vectors, metric, max(SAMPLE_ROWS, 1 << params.get("nbits", 0)), seed=seed)
+    codebook = coder.train(sample, threads=threads, seed=seed)
+    if not np.isfinite(codebook).all():
+        return flat_instead(rows)
+    cell_of = np.repeat(np.arange(params["nlist"]), np.diff(cells.offsets))
+    codes = np.concatenate(
+        [
+            coder.encode(as_indexed(vectors[cells.order[block]], metric), cell_of[block], threads=threads)
+            for block in row_blocks(vectors)
+        ]
+    )
+    path = folder / f"{field.name}.ivf"
+    write_cells(path, cells, Codes(codebook, codes))
+    tables = table_bytes(params["nlist"], metric, m=params["m"], nbits=params["nbits"]) if "m" in params else 0
+    return BuiltIndex(
+        kind=field.index.kind,
+        params=dict(params),
+        path=path,
+        memory_bytes=path.stat().st_size + cells.centroids.nbytes + 16 * rows + tables,
+    )
+
+
+def _open(
+    path: Path | None,
+    built: Mapping[str, int],
+    vectors: FloatMatrix,
+    metric: Metric,
+    *,
+    code_bytes: int,
+    codebook: tuple[int, ...],
+) -> CodedIndex:
+    if path is None:
+        raise IndexCorrupt("an IVF index has a file, the manifest names none")
+    rows, dim = vectors.shape
+    cells, codes = read_cells(path, rows=rows, dim=dim, nlist=built["nlist"], code_bytes=code_bytes, codebook=codebook)
+    coder = _coder(cells, metric, built)
+    coder.load(codes.codebook, codes.codes, cells.order, cells.offsets)
+    return CodedIndex(cells, coder, vectors, metric)
+
+
+def _coder(cells: Cells, metric: Metric, params: Mapping[str, int]) -> Coder:
+    return Coder(cells.centroids, metric, m=params.get("m"), nbits=params.get("nbits", 8))

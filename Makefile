@@ -21,6 +21,9 @@ lock: setup ## Resolve the dependencies again into the requirements*.lock files;
 		--group pyproject.toml:dev --group pyproject.toml:demo \
 		--no-emit-package nearmq --no-emit-package nearmq-index-store --no-emit-package nearmq-worker \
 		-o requirements.lock
+	$(LOCK) producer/pyproject.toml index_store/pyproject.toml worker/pyproject.toml --all-extras -c requirements.lock \
+		--no-emit-package nearmq --no-emit-package nearmq-index-store --no-emit-package nearmq-worker \
+		-o requirements-image.lock
 	$(LOCK) build.in -c requirements.lock -o requirements-build.lock
 	$(LOCK) uv.in -o requirements-uv.lock
 

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
             code = _run(arguments)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read our output has read enough: silence, as typer keeps it. Nothing may be flushed at exit either.
+            # Whoever reads has read enough: silence, as typer keeps it, and nothing may be flushed at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = ExitCode.FAILED
     except KeyboardInterrupt:

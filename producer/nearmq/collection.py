@@ -190,7 +190,8 @@ def _search_params(options: SearchOptions) -> tuple[Metric | None, dict[str, int
 
 def _as_queries(vectors: Vectors) -> npt.NDArray[np.float32]:
     try:
-        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused when the job is encoded
+            queries = np.ascontiguousarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"vectors are no matrix of numbers: {error}", field="vectors") from None
     if queries.ndim == 1 and queries.size:

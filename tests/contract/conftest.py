@@ -1,4 +1,4 @@
-"""The blob stores that the contract suite runs on, each empty and a test's own."""
+"""What the contract suites run on, each empty and a test's own: blob stores, and a whole nearmq."""
 
 import signal
 import subprocess
@@ -14,6 +14,7 @@ import pytest
 
 from nearmq_index_store.blobs import BlobStore, open_store
 from tests.servers.processes import end, free_ports, wait_ready
+from tests.world import World, amqp_world, embedded_world
 
 BUCKET = "nearmq-test"
 
@@ -99,3 +100,16 @@ def store(request: pytest.FixtureRequest) -> BlobStore:
 def shared_place(request: pytest.FixtureRequest) -> Place:
     """An empty store of each kind that several processes can open."""
     return _place(request.param, request)
+
+
+@pytest.fixture(params=["embedded", pytest.param("amqp", marks=[pytest.mark.broker, pytest.mark.redis])])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A client with a worker behind it: in its process over a folder, and through RabbitMQ over Redis."""
+    settings = {"threads": 2, "result_hits": 100_000}
+    if request.param == "embedded":
+        with embedded_world(f"file:{tmp_path}", **settings) as made:
+            yield made
+    else:
+        broker_url, redis_url = request.getfixturevalue("broker_url"), request.getfixturevalue("redis_url")
+        with amqp_world(broker_url, redis_url, **settings) as made:
+            yield made

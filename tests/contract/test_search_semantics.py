@@ -1,8 +1,6 @@
 """DESIGN, section 6, row by row: what a search promises, embedded and through RabbitMQ and Redis."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,22 +20,10 @@ from nearmq.errors import (
     VersionTimeout,
 )
 from nearmq.jobs import SearchJob
-from tests.world import World, amqp_world, embedded_world
+from tests.world import World
 
 KINDS = ["FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"]
 METRICS = ["L2", "IP", "COSINE"]
-
-
-@pytest.fixture(params=["embedded", pytest.param("amqp", marks=[pytest.mark.broker, pytest.mark.redis])])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    settings = {"threads": 2, "result_hits": 100_000}
-    if request.param == "embedded":
-        with embedded_world(f"file:{tmp_path}", **settings) as made:
-            yield made
-    else:
-        broker_url, redis_url = request.getfixturevalue("broker_url"), request.getfixturevalue("redis_url")
-        with amqp_world(broker_url, redis_url, **settings) as made:
-            yield made
 
 
 def rows(count: int, dim: int, seed: int = 1) -> np.ndarray:

@@ -14,6 +14,8 @@ from nearmq.errors import BrokerUnavailable
 from nearmq.job_ids import new_job_id
 from nearmq.jobs import ListJob
 from nearmq.transport import Message, Transport
+from nearmq_worker.config import WorkerConfig
+from nearmq_worker.embedded import EmbeddedTransport
 from tests.contract.echo import echo_worker
 
 PATIENCE_S = 60
@@ -26,8 +28,16 @@ def _amqp(request: pytest.FixtureRequest) -> Iterator[Transport]:
         yield AmqpTransport(url)
 
 
+@contextmanager
+def _embedded(_: pytest.FixtureRequest) -> Iterator[Transport]:
+    yield EmbeddedTransport(WorkerConfig(store="memory:"))
+
+
 #: Each adapter: a transport that is not started, with somebody behind it who answers a `list` job.
-ADAPTERS: Mapping[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Transport]]] = {"amqp": _amqp}
+ADAPTERS: Mapping[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Transport]]] = {
+    "amqp": _amqp,
+    "embedded": _embedded,
+}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.broker] if name == "amqp" else []) for name in ADAPTERS])

@@ -36,8 +36,10 @@ class Bounds:
 
     Attributes:
         body_bytes: the whole body; RabbitMQ 4 refuses messages over 16 MiB, and pika holds a body twice. Decoding takes
-            at most some 20 times as many bytes for a while (JSON lists of numbers; packed vectors twice).
+            at most some 12 times as many bytes for a while (JSON lists of numbers; packed vectors twice).
         depth: nesting of objects and lists.
+        items: lists and objects, and strings, in the whole body; far above what the other bounds leave room for, it
+            keeps a body of empty ones small in memory.
         dim: dimensions of a vector.
         queries: vectors or ids of one search.
         limit: offset + limit of one search.
@@ -51,6 +53,7 @@ class Bounds:
 
     body_bytes: int = 8 << 20
     depth: int = 8
+    items: int = 65_536
     dim: int = 32_768
     queries: int = 16_384
     limit: int = 1_048_576

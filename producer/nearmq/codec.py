@@ -68,7 +68,7 @@ def decode_job(
     struct = _struct_of(job_type)
     _check_content(content_type, content_encoding)
     _check_body_bytes(body, bounds)
-    job = _read_job(parse_object(body, max_depth=bounds.depth), struct, bounds)
+    job = _read_job(parse_object(body, max_depth=bounds.depth, max_items=bounds.items), struct, bounds)
     _check_routing_key(job_type, routing_key, job)
     return job
 

@@ -18,6 +18,7 @@ NOT_FINITE = pybase64.b64encode_as_string(np.array([1, np.nan, 1], "<f4").tobyte
 SMALL = Bounds(
     body_bytes=4096,
     depth=4,
+    items=40,
     dim=4,
     queries=3,
     limit=100,
@@ -132,7 +133,9 @@ INVALID = {
 EXCEEDED = {
     "body": (b" " * 4096 + b"{}", "body", "4098 bytes, allowed are at most 4096"),
     "depth": (search(vectors=[[[[[1]]]]]), "body", "6 levels deep, allowed are 4"),
-    "depth, cut off": (b"[" * 4000, "body", "4000 levels"),
+    "depth, cut off": (b"[" * 40, "body", "40 levels"),
+    "lists": (search(vectors=[[]] * 40), "body", "42 lists and objects, allowed are at most 40"),
+    "strings": (search(ids=[""] * 40), "body", "45 strings, allowed are at most 40"),
     "queries": (search(vectors=[[1]] * 4), "vectors", "4 queries, allowed are at most 3"),
     "packed queries": (search(vectors={"data": "", "shape": [2**40, 3]}), "vectors.shape", "allowed are at most 3"),
     "dimensions": (search(vectors=[[1] * 5]), "vectors", "5 dimensions, allowed are at most 4"),

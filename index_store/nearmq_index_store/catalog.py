@@ -54,6 +54,7 @@ class Catalog:
     """
 
     def __init__(self, store: BlobStore) -> None:
+        self.store = store
         self._heads = Heads(store)
         self._names = Names(self._heads)
         self._ids: Recent[str, str] = Recent(NAMES_KEPT)

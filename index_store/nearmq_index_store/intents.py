@@ -31,7 +31,7 @@ def append(
         manifest = base.manifest
         for partition in sorted(wanted - set(manifest.partitions)):
             if not create_partitions:
-                raise _no_partition(manifest, partition)
+                raise no_partition(manifest, partition)
             manifest = _with_partition(manifest, partition)
         if check_keys is not None:
             check_keys(base.segments())
@@ -63,7 +63,7 @@ def drop_partition(partition: str) -> Intent:
     def intent(base: Base) -> Change:
         manifest = base.manifest
         if partition not in manifest.partitions:
-            raise _no_partition(manifest, partition)
+            raise no_partition(manifest, partition)
         segments = base.segments()
         rows = sum(segment.rows for segment in segments if segment.partition == partition)
         return Change(
@@ -97,6 +97,15 @@ def drop(name: str) -> Intent:
     return intent
 
 
+def no_partition(manifest: Manifest, partition: str) -> PartitionNotFound:
+    """The error of a partition that is not there, with the nearest that is."""
+    nearest = difflib.get_close_matches(partition, manifest.partitions, n=1)
+    hint = f", did you mean {nearest[0]!r}" if nearest else ""
+    return PartitionNotFound(
+        f"collection {manifest.name!r} has no partition {partition!r}{hint}", field="partition_name"
+    )
+
+
 def _check_is_called(base: Base, name: str) -> None:
     if base.manifest.name != name:
         raise CollectionNotFound(f"collection {name!r} is called {base.manifest.name!r} now", field="collection")
@@ -108,11 +117,3 @@ def _with_partition(manifest: Manifest, partition: str) -> Manifest:
             f"collection {manifest.name!r} has {MAX_PARTITIONS} partitions, the most it may", field="partition_name"
         )
     return msgspec.structs.replace(manifest, partitions=tuple(sorted([*manifest.partitions, partition])))
-
-
-def _no_partition(manifest: Manifest, partition: str) -> PartitionNotFound:
-    nearest = difflib.get_close_matches(partition, manifest.partitions, n=1)
-    hint = f", did you mean {nearest[0]!r}" if nearest else ""
-    return PartitionNotFound(
-        f"collection {manifest.name!r} has no partition {partition!r}{hint}", field="partition_name"
-    )

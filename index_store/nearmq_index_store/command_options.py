@@ -1,0 +1,49 @@
+"""What the commands of `nearmq store` share: options, the opened catalog, and how answers are printed."""
+
+import difflib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from nearmq_index_store.blobs import open_store
+from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.errors import CollectionNotFound
+
+DEFAULT_STORE = "file:./nearmq-data"
+
+Store = Annotated[str, typer.Option("--store", envvar="NEARMQ_STORE", help="The store: file:…, s3://… or redis://….")]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", envvar="NEARMQ_CACHE", help="A Redis before the store; worth it before a bucket."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Check and say what would be done; change nothing.")]
+CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")]
+
+
+def open_catalog(store: str, cache: str | None, *, for_writing: bool = False) -> Catalog:
+    """Open the catalog of a store; who is about to write is told what a crash may lose."""
+    blobs = open_store(store, cache)
+    if for_writing and blobs.durability is not None:
+        sys.stderr.write(f"note: {blobs.durability}\n")
+    return Catalog(blobs)
+
+
+@contextmanager
+def hinting(catalog: Catalog, collection: str) -> Iterator[None]:
+    """Answer a collection that is not found with the nearest that is there."""
+    try:
+        yield
+    except CollectionNotFound as error:
+        nearest = difflib.get_close_matches(collection, catalog.list(), n=1)
+        hint = f"did you mean {nearest[0]!r}" if nearest else "`nearmq store list` shows what there is"
+        raise CollectionNotFound(f"{error.message}, {hint}", field=error.field) from None
+
+
+def print_answer(answer: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print an answer on stdout, for programs or for people."""
+    sys.stdout.write(f"{msgspec.json.encode(answer).decode() if as_json else text}\n")

@@ -1,0 +1,49 @@
+"""What a collection is and holds, as plain values for JSON."""
+
+from collections import Counter
+from typing import Any
+
+from nearmq_index_store.manifest import Snapshot
+from nearmq_index_store.schema import Schema
+
+
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a collection's name, id, version, schema, partitions and totals; `bytes` are those of its blobs."""
+    manifest = snapshot.manifest
+    segments: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for entry in snapshot.segments:
+        segments[entry.partition] += 1
+        rows[entry.partition] += entry.rows
+        size[entry.partition] += sum(blob.bytes for blob in entry.blobs())
+    return {
+        "name": manifest.name,
+        "id": manifest.collection_id,
+        "version": manifest.version,
+        **describe_schema(manifest.schema),
+        "partitions": [
+            {"name": name, "rows": rows[name], "segments": segments[name], "bytes": size[name]}
+            for name in manifest.partitions
+        ],
+        "rows": rows.total(),
+        "segments": segments.total(),
+        "bytes": size.total(),
+    }
+
+
+def describe_schema(schema: Schema) -> dict[str, Any]:
+    """Return the primary key's type and the vector fields."""
+    return {
+        "primary_key": schema.primary_key,
+        "vector_fields": [
+            {
+                "name": field.name,
+                "dim": field.dim,
+                "metric_type": field.metric,
+                "index": field.index.kind,
+                "index_params": field.index.params,
+            }
+            for field in schema.vector_fields
+        ],
+    }

@@ -1,0 +1,141 @@
+"""`nearmq store import`: a file of rows into a collection."""
+
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.command_options import (
+    DEFAULT_STORE,
+    AsJson,
+    Cache,
+    CollectionName,
+    DryRun,
+    Store,
+    hinting,
+    open_catalog,
+    print_answer,
+)
+from nearmq_index_store.importing import ImportOptions, Progress, check_ids, import_rows
+from nearmq_index_store.manifest import DEFAULT_PARTITION
+from nearmq_index_store.progress import ProgressDisplay
+from nearmq_index_store.schema import Schema
+from nearmq_index_store.sources import Source, open_source
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def import_file(
+    collection: CollectionName,
+    file: Annotated[Path, typer.Argument(help="A .npy, .parquet or .arrow file.", exists=True, dir_okay=False)],
+    *,
+    partition: Annotated[str, typer.Option(help="The partition that the rows go to.")] = DEFAULT_PARTITION,
+    create_partition: Annotated[
+        bool, typer.Option("--create-partition", help="Make the partition when it is missing.")
+    ] = False,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="For .npy: the primary keys, in a .npy file of their own.", exists=True, dir_okay=False),
+    ] = None,
+    first_id: Annotated[
+        int | None,
+        typer.Option(help="For .npy without --ids: the first primary key; the rows are numbered.", show_default="0"),
+    ] = None,
+    segment_size: Annotated[
+        str, typer.Option(help="Vectors of one segment; building it takes two to three times that in memory.")
+    ] = "256MiB",
+    threads: Annotated[
+        int | None, typer.Option(envvar="NEARMQ_THREADS", min=1, help="Of the index builds.", show_default="cores")
+    ] = None,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where a segment is built, on a disk with room for one.", show_default="the temporary folder"
+        ),
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    cache: Cache = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add all rows of a file to a collection, in one version, or none of them.
+
+    A .npy file is a matrix of shape (rows, dim). Parquet and Arrow files have a column `id` and one for each vector
+    field, FixedSizeList or List of numbers. A key that the collection has, or that is there twice, is an error.
+    """
+    options = ImportOptions(
+        partition=partition,
+        create_partition=create_partition,
+        segment_bytes=_bytes(segment_size),
+        threads=threads or os.cpu_count() or 1,
+        folder=workdir or Path(tempfile.gettempdir()),
+    )
+
+    def open_file(schema: Schema) -> Source:
+        return open_source(file, schema, ids_path=ids, first_id=first_id)
+
+    started_s = time.monotonic()
+    catalog = open_catalog(store, cache, for_writing=not dry_run)
+    with hinting(catalog, collection), ProgressDisplay("rows") as display:
+
+        def on_progress(progress: Progress) -> None:
+            display.show(progress.stage, progress.rows, progress.total)
+
+        if dry_run:
+            rows = _check(
+                catalog, collection, open_file(catalog.snapshot(collection).manifest.schema), options, display
+            )
+            summary: dict[str, Any] = {"rows": rows}
+        else:
+            imported = import_rows(catalog, collection, open_file, options, on_progress=on_progress)
+            rows = sum(entry.rows for entry in imported.segments)
+            summary = {
+                "rows": rows,
+                "segments": len(imported.segments),
+                "bytes": sum(blob.bytes for entry in imported.segments for blob in entry.blobs()),
+                "version": imported.manifest.version,
+            }
+    elapsed_s = time.monotonic() - started_s
+    summary = {
+        "collection": collection,
+        "partition": partition,
+        "file": str(file),
+        "dry_run": dry_run,
+        **summary,
+        "seconds": round(elapsed_s, 3),
+        "rows_per_s": round(rows / elapsed_s, 1),
+    }
+    print_answer(summary, _text(summary), as_json=as_json)
+
+
+def _check(catalog: Catalog, collection: str, source: Source, options: ImportOptions, display: ProgressDisplay) -> int:
+    """Read and check every row of the source, and return how many there are."""
+    total = len(check_ids(catalog, catalog.snapshot(collection), source, options))
+    rows = 0
+    for batch in source.batches():
+        rows += len(batch.ids)
+        display.show("checking rows", rows, total)
+    return rows
+
+
+def _text(summary: dict[str, Any]) -> str:
+    into = f"{summary['collection']}, partition {summary['partition']}"
+    if summary["dry_run"]:
+        return f"would import {summary['rows']:,} rows into {into}: all are good, nothing was changed"
+    return (
+        f"imported {summary['rows']:,} rows into {into}: version {summary['version']}, {summary['segments']} segments, "
+        f"{summary['bytes']:,} bytes, {summary['seconds']:,.1f} s"
+    )
+
+
+def _bytes(text: str) -> int:
+    """Read a size such as 512MiB, 2G or 1000000."""
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size, expected a number with KiB, MiB or GiB")
+    return int(match[1]) * _UNITS[match[2].upper()]

@@ -1,12 +1,10 @@
 """The jobs that read or change the catalog: list, describe, create, drop, rename."""
 
-from collections import Counter
-from typing import Any
-
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import CreateJob, DescribeJob, DropJob, Job, ListJob, RenameJob, Reply
 from nearmq_index_store.catalog import Catalog
-from nearmq_index_store.manifest import Manifest, SegmentEntry, Snapshot
+from nearmq_index_store.describing import describe
+from nearmq_index_store.manifest import Manifest
 from nearmq_index_store.schema import IndexSpec, Schema, VectorField
 
 
@@ -17,7 +15,7 @@ def run_catalog_job(catalog: Catalog, job: Job, job_id: str) -> Reply:
             return Reply(job_id=job_id, status="ok", result={"collections": catalog.list()})
         case DescribeJob():
             snapshot = catalog.snapshot(job.collection)
-            return Reply(job_id=job_id, status="ok", version=snapshot.manifest.version, result=_describe(snapshot))
+            return Reply(job_id=job_id, status="ok", version=snapshot.manifest.version, result=describe(snapshot))
         case CreateJob() | DropJob() | RenameJob():
             manifest = _write(catalog, job, job_id)
             result = {"collection": manifest.name, "version": manifest.version}
@@ -57,41 +55,3 @@ def _schema(job: CreateJob) -> Schema:
             for spec in job.vector_fields
         ),
     )
-
-
-def _describe(snapshot: Snapshot) -> dict[str, Any]:
-    manifest = snapshot.manifest
-    segments: Counter[str] = Counter()
-    rows: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for entry in snapshot.segments:
-        segments[entry.partition] += 1
-        rows[entry.partition] += entry.rows
-        size[entry.partition] += _stored_bytes(entry)
-    return {
-        "name": manifest.name,
-        "id": manifest.collection_id,
-        "version": manifest.version,
-        "primary_key": manifest.schema.primary_key,
-        "vector_fields": [
-            {
-                "name": field.name,
-                "dim": field.dim,
-                "metric_type": field.metric,
-                "index": field.index.kind,
-                "index_params": field.index.params,
-            }
-            for field in manifest.schema.vector_fields
-        ],
-        "partitions": [
-            {"name": name, "rows": rows[name], "segments": segments[name], "bytes": size[name]}
-            for name in manifest.partitions
-        ],
-        "rows": rows.total(),
-        "bytes": size.total(),
-    }
-
-
-def _stored_bytes(entry: SegmentEntry) -> int:
-    blobs = [entry.rows_blob, entry.keys.blob, *(index.blob for index in entry.indexes.values())]
-    return sum(blob.bytes for blob in blobs if blob is not None)

@@ -46,10 +46,6 @@ class Peer:
         """How many messages are ready in a queue."""
         return int(self.channel.queue_declare(queue, passive=True).method.message_count)
 
-    def is_settled(self, queue: str) -> bool:
-        """Whether a queue holds nothing, ready or unacknowledged: only then it can be deleted if empty and unused."""
-        return self.count(queue) == 0
-
 
 @contextmanager
 def peer(url: str) -> Iterator[Peer]:

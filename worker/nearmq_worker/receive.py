@@ -18,7 +18,8 @@ class Receiver:
 
     Args:
         worker: the worker's name; control jobs come with `Delivery.queue` = `names.control_queue(worker)`.
-        queues: None for the shared ones. They have to exist: `nearmq topology apply` makes them, not a worker.
+        queues: the busiest first; None for the shared ones. They have to exist: a worker makes none, but `nearmq
+            topology apply`.
         prefetch: unsettled deliveries of each queue; large, since jobs that wait here are searched as one batch.
         prefetch_bytes: bodies of unsettled deliveries; `nearmq.amqp.Consumer` says how it is kept.
         on_delivery: called in the connection's thread with each delivery; short, or heartbeats starve.
@@ -35,14 +36,14 @@ class Receiver:
         prefetch: int = 512,
         prefetch_bytes: int = 256 << 20,
     ) -> None:
-        taken = [names.queue(pool) for pool in QUEUE_TYPES] if queues is None else queues
+        taken = [names.queue(pool) for pool in QUEUE_TYPES] if queues is None else list(queues)
         control = Source(queue=names.control_queue(worker), exchange=names.control)
         self._connection = Connection(
             url, name=f"nearmq worker {worker} consuming", on_open=self._open, on_lost=self._lose
         )
         self._consumer = Consumer(
             self._connection,
-            [*(Source(queue=queue) for queue in taken), control],
+            [control, *(Source(queue=queue) for queue in reversed(taken))],
             prefetch=prefetch,
             hold_bytes=prefetch_bytes,
             on_delivery=on_delivery,

@@ -52,6 +52,7 @@ class Consumer:
     """Consumes queues on a connection's channel. The connection's owner calls `open` and `lose`.
 
     Args:
+        sources: the one that fills first should be last: only then the bound on bytes is kept from the start.
         prefetch: deliveries that each queue may have unsettled here; 0 is no bound.
         hold_bytes: bodies that may be unsettled here, on all queues together. AMQP has no such bound, so when it is
             passed, the consumers are cancelled until half of it is settled, and come back with a prefetch at which
@@ -81,6 +82,9 @@ class Consumer:
         self._queues: dict[str, str] = {}  # of each source, by its name
         self._held: dict[int, int] = {}  # body bytes by delivery tag, ascending
         self._held_bytes = 0
+        self._consumer_tags: list[str] = []
+        self._unconfirmed = 0  # of these, those that the broker has not confirmed
+        self._when_silent: list[Callable[[], None]] = []  # not empty while consumers are being cancelled
         self._resume_prefetch: int | None = None  # set while paused
         self._is_stopped = False
 
@@ -122,7 +126,6 @@ class Consumer:
     def open(self, channel: Any, done: Callable[[], None]) -> None:
         """Declare the queues on a new channel and consume them; `done` when all consumers are confirmed."""
         self._channel = channel
-        self._resume_prefetch = None
         channel.add_on_cancel_callback(self._on_cancelled)
         self._queues = {source.queue: _declare(channel, source) for source in self._sources}
         self._consume(self._prefetch, done)
@@ -132,6 +135,9 @@ class Consumer:
         self._channel = None
         self._held.clear()
         self._held_bytes = 0
+        self._resume_prefetch = None
+        self._consumer_tags.clear()
+        self._tell_silent()
 
     def _consume(self, prefetch: int, done: Callable[[], None]) -> None:
         if self._is_stopped:
@@ -139,15 +145,25 @@ class Consumer:
             return
         # Of each consumer: quorum queues know no prefetch of a whole channel.
         self._channel.basic_qos(prefetch_count=prefetch)
+        self._unconfirmed = len(self._queues)
+
+        def on_consuming(_: Any) -> None:
+            self._unconfirmed -= 1
+            if self._unconfirmed == 0:
+                done()
+                self._pause_if_full()
+
         for name, queue in self._queues.items():
-            self._channel.basic_consume(queue, self._receiver(name))
-        _fence(self._channel, prefetch, done)
+            receiver = self._receiver(name)
+            self._consumer_tags.append(self._channel.basic_consume(queue, receiver, callback=on_consuming))
 
     def _receiver(self, name: str) -> Callable[[Any, Any, Any, bytes], None]:
         generation = self._connection.generation
 
         def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
-            self._hold(method.delivery_tag, len(body))
+            self._held[method.delivery_tag] = len(body)
+            self._held_bytes += len(body)
+            self._pause_if_full()
             self._on_delivery(
                 Delivery(
                     message=from_delivery(method, properties, body),
@@ -199,35 +215,51 @@ class Consumer:
         for tag in tags:
             self._release(tag)
 
-    def _hold(self, tag: int, size: int) -> None:
-        self._held[tag] = size
-        self._held_bytes += size
-        if self._hold_bytes is None or self._held_bytes <= self._hold_bytes or self._resume_prefetch is not None:
-            return
-        fitting = self._hold_bytes // max(self._held.values()) // len(self._sources)
-        self._resume_prefetch = max(1, min(fitting, self._prefetch or fitting))
-        self._cancel()
-
     def _release(self, tag: int) -> None:
         self._held_bytes -= self._held.pop(tag)
 
-    def _resume_if_room(self) -> None:
-        if self._resume_prefetch is None or self._hold_bytes is None or self._held_bytes > self._hold_bytes // 2:
+    def _pause_if_full(self) -> None:
+        if self._hold_bytes is None or self._held_bytes <= self._hold_bytes:
             return
-        prefetch, self._resume_prefetch = self._resume_prefetch, None
-        self._consume(prefetch, _nothing)
+        if self._unconfirmed or self._resume_prefetch is not None:
+            return
+        fitting = self._hold_bytes // max(self._held.values()) // len(self._sources)
+        self._resume_prefetch = max(1, min(fitting, self._prefetch or fitting))
+        self._cancel(self._resume_if_room)
 
-    def _cancel(self) -> None:
-        for tag in self._channel.consumer_tags:
-            self._channel.basic_cancel(tag, callback=_nothing)
+    def _resume_if_room(self) -> None:
+        if self._resume_prefetch is None or self._when_silent:
+            return
+        if self._hold_bytes is not None and self._held_bytes <= self._hold_bytes // 2:
+            prefetch, self._resume_prefetch = self._resume_prefetch, None
+            self._consume(prefetch, _nothing)
 
     def _stop(self, done: Callable[[], None]) -> None:
         self._is_stopped = True
         if self._channel is None or not self._channel.is_open:
             done()
-            return
-        self._cancel()
-        _fence(self._channel, self._prefetch, done)
+        else:
+            self._cancel(done)
+
+    def _cancel(self, done: Callable[[], None]) -> None:
+        """Cancel all consumers; `done` when nothing more comes."""
+        self._when_silent.append(done)
+        if len(self._when_silent) == 1:
+            self._cancel_next()
+
+    def _cancel_next(self, _: Any = None) -> None:
+        # Only when no other answer is awaited, so one after the other: pika returns what comes for a consumer from this
+        # call on, but sends one request at a time. While the cancel waited, the broker would send what was returned
+        # again and again, and count each time as a delivery.
+        if self._consumer_tags:
+            self._channel.basic_cancel(self._consumer_tags.pop(), callback=self._cancel_next)
+        else:
+            self._tell_silent()
+
+    def _tell_silent(self) -> None:
+        waiting, self._when_silent = self._when_silent, []
+        for done in waiting:
+            done()
 
     def _take_settled(self) -> list[tuple[Delivery, Outcome]]:
         with self._lock:
@@ -239,7 +271,7 @@ def _declare(channel: Any, source: Source) -> str:
     """Declare a source's queue and return its name; the broker answers in order, so nothing waits for it here."""
     if source.exchange is not None:
         queue = f"{source.queue}.{uuid.uuid4().hex}"
-        channel.queue_declare(queue, exclusive=True, auto_delete=True)
+        channel.queue_declare(queue, exclusive=True)
         channel.queue_bind(queue, source.exchange, routing_key="")
         return queue
     if source.arguments is None:
@@ -247,11 +279,6 @@ def _declare(channel: Any, source: Source) -> str:
     else:
         channel.queue_declare(source.queue, durable=True, arguments=dict(source.arguments))
     return source.queue
-
-
-def _fence(channel: Any, prefetch: int, done: Callable[[], None]) -> None:
-    """Call `done` when the broker has answered all that was asked of it before: it answers a channel in order."""
-    channel.basic_qos(prefetch_count=prefetch, callback=lambda _: done())
 
 
 def _nothing(*_: object) -> None:

@@ -105,7 +105,8 @@ class Engine:
         message = delivery.message
         if not 1 <= len(message.message_id) <= _MAX_JOB_ID:
             raise InvalidArgument(
-                f"message_id has {len(message.message_id)} characters, allowed are 1 to {_MAX_JOB_ID}", field="message_id"
+                f"message_id has {len(message.message_id)} characters, allowed are 1 to {_MAX_JOB_ID}",
+                field="message_id",
             )
         job = decode_job(
             message.type,

@@ -3,6 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Without git, or outside a clone, the look-ups below would find nothing and pass.
+command -v git >/dev/null || { echo "make check needs git: apt-get install -y git" >&2; exit 1; }
+git rev-parse --git-dir >/dev/null
+
 found=$(
     git ls-files | grep -E '(^|/)uv\.lock$' | sed 's/$/: uv.lock names the registry it came from/' || true
     git grep -nIE 'https?://|--(extra-)?index-url' -- 'requirements*.lock' || true

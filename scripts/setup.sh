@@ -39,7 +39,7 @@ stamp=.venv/setup.stamp
 wanted=$({ "$python" -VV; pwd; cat requirements*.lock ./*/pyproject.toml "$0"; } | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
-echo "setting up .venv with $("$python" -V): some 30 s, and hnswlib is compiled the first time" >&2
+echo "setting up .venv with $("$python" -V): about a minute, since hnswlib has to be compiled" >&2
 rm -f "$stamp"
 # One made elsewhere (a copied checkout) or by another interpreter is replaced: the scripts in it name both.
 if ! grep -qsF " -m venv $PWD/.venv" .venv/pyvenv.cfg || [ "$(.venv/bin/python -VV 2>/dev/null)" != "$("$python" -VV)" ]; then

@@ -44,7 +44,8 @@ def install() -> bool:
     apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
     sys.stderr.write(f"installing {' and '.join(find.PACKAGES)}\n")
     commands = ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *find.PACKAGES])
-    return all(subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0 for command in commands)
+    quiet = subprocess.DEVNULL
+    return all(subprocess.run(each, stdin=quiet, stdout=quiet, check=False).returncode == 0 for each in commands)
 
 
 if __name__ == "__main__":

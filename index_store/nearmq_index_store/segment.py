@@ -129,5 +129,7 @@ def _cells_to_sort_by(rows: Rows, schema: Schema, *, threads: int) -> tuple[str 
 
 
 def _put_file(store: BlobStore, collection_id: str, path: Path) -> BlobRef:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return put_blob(store, collection_id, memoryview(mapped))
+    with path.open("rb") as file:
+        # Not closed here: a put that failed leaves views of it in its traceback, and closing would hide its error.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return put_blob(store, collection_id, memoryview(mapped))

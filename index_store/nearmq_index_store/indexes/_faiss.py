@@ -40,7 +40,7 @@ def kmeans(sample: FloatMatrix, k: int, *, spherical: bool, threads: int, seed: 
 
 
 def assign_to_nearest(centroids: FloatMatrix, vectors: FloatMatrix, *, threads: int) -> RowNumbers:
-    """Return for each vector the number of its nearest centroid (L2); -1 where float32 overflows."""
+    """Return for each vector the number of its nearest centroid (L2)."""
     _, nearest = _faiss(threads).knn(vectors, centroids, 1)
     numbers: RowNumbers = nearest[:, 0]
     return numbers

@@ -16,6 +16,7 @@ from nearmq_index_store.distances import (
 )
 from nearmq_index_store.indexes._faiss import assign_to_nearest, kmeans
 from nearmq_index_store.indexes.flat import FlatIndex
+from nearmq_index_store.indexes.scan import in_range
 from nearmq_index_store.schema import Metric
 
 #: How many cells there may be, and are by default.
@@ -61,17 +62,13 @@ def train_cells(vectors: FloatMatrix, metric: Metric, nlist: int, *, threads: in
     Returns:
         None where that is impossible: fewer rows than cells, or values so large that float32 sums overflow.
     """
-    if len(vectors) < nlist:
+    if len(vectors) < nlist or not in_range(vectors, metric):
         return None
     sample = sample_rows(vectors, metric, max(SAMPLE_ROWS, nlist * _SAMPLE_ROWS_PER_CELL), seed=seed)
     centroids = kmeans(sample, nlist, spherical=metric == "COSINE", threads=threads, seed=seed)
-    if not np.isfinite(centroids).all():
-        return None
     cells = np.empty(len(vectors), dtype=np.int64)
     for rows in row_blocks(vectors):
         cells[rows] = assign_to_nearest(centroids, as_indexed(vectors[rows], metric), threads=threads)
-    if cells.min() < 0:
-        return None
     offsets = np.zeros(nlist + 1, dtype=np.int64)
     np.cumsum(np.bincount(cells, minlength=nlist), out=offsets[1:])
     return Cells(centroids, offsets, np.argsort(cells, kind="stable"))

@@ -76,5 +76,5 @@ class FlatIndex:
 
 
 def flat_instead(rows: int) -> BuiltIndex:
-    """Describe the FLAT index that stands in where the declared kind cannot be trained on so few rows."""
+    """Describe the FLAT index that stands in where the declared kind cannot be built over such rows."""
     return BuiltIndex(kind="FLAT", params={}, path=None, memory_bytes=4 * rows)

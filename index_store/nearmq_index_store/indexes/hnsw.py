@@ -25,10 +25,11 @@ import numpy as np
 
 from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks, unit_vectors
 from nearmq_index_store.errors import IndexCorrupt
-from nearmq_index_store.indexes.flat import FlatIndex
+from nearmq_index_store.indexes.flat import FlatIndex, flat_instead
 from nearmq_index_store.indexes.hnsw_file import check_file
 from nearmq_index_store.indexes.params import MAX_LIMIT, check_params
 from nearmq_index_store.indexes.protocol import BuiltIndex, SearchParams
+from nearmq_index_store.indexes.scan import in_range
 from nearmq_index_store.schema import Metric, VectorField
 
 #: Row numbers that one call of hnswlib may return: 32 MiB of labels.
@@ -60,6 +61,8 @@ class Hnsw:
     def build(self, vectors: FloatMatrix, field: VectorField, folder: Path, *, threads: int, seed: int) -> BuiltIndex:
         """Insert all rows, labelled by row number."""
         rows, dim = vectors.shape
+        if not in_range(vectors, field.metric):
+            return flat_instead(rows)
         path = folder / f"{field.name}.hnsw"
         graph = hnswlib.Index(space=_space(field.metric), dim=dim)
         graph.init_index(

@@ -146,8 +146,6 @@ def _build(vectors: FloatMatrix, field: VectorField, folder: Path, *, threads: i
     coder = _coder(cells, metric, params)
     sample = sample_rows(vectors, metric, max(SAMPLE_ROWS, 1 << params.get("nbits", 0)), seed=seed)
     codebook = coder.train(sample, threads=threads, seed=seed)
-    if not np.isfinite(codebook).all():
-        return flat_instead(rows)
     cell_of = np.repeat(np.arange(params["nlist"]), np.diff(cells.offsets))
     codes = np.concatenate(
         [

@@ -87,6 +87,11 @@ class Scan:
         return keys
 
 
+def in_range(vectors: FloatMatrix, metric: Metric) -> bool:
+    """Say whether float32 sums over these vectors stay in range, as native builders need: faiss aborts on overflow."""
+    return metric == "COSINE" or bool(lengths(vectors).max() < _LONGEST)
+
+
 def closest(keys: npt.NDArray[np.float32], limit: int, slack: float) -> RowNumbers:
     """Return the positions of all keys that may be among the `limit` smallest when each may err by half the slack."""
     runs = len(keys) // _FOLDS

@@ -1,0 +1,65 @@
+"""Recall at nearmq's own defaults on the real data: 29,000 x 384 sentence embeddings, 1,000 queries, k = 10.
+
+Judged by distance, since the data holds ties: a hit counts when it is no farther than the true tenth, within 1e-5.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nearmq_index_store.indexes.protocol import SearchParams
+from nearmq_index_store.schema import Metric
+from nearmq_index_store.search import resolve, search_part
+from tests.segments import make_segment, schema_of, vector_field
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "pypi_minilm_30k.f16.npy"
+ROWS, LIMIT = 29_000, 10
+
+pytestmark = [
+    pytest.mark.shared_data,
+    pytest.mark.skipif(not DATA.exists() and "CI" not in os.environ, reason=f"{DATA.name} is not there"),
+]
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    vectors = np.load(DATA, allow_pickle=False).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module", params=["COSINE", "L2"])
+def truth(
+    request: pytest.FixtureRequest, data: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Metric, np.ndarray]:
+    """The metric, and the exact distances of each query's nearest rows."""
+    folder = tmp_path_factory.mktemp("flat")
+    exact = make_segment(folder, vector_field(data.shape[1], request.param), data[:ROWS], range(ROWS))
+    return request.param, search_part(exact, data[ROWS:], LIMIT, SearchParams()).distances
+
+
+def test_flat_equals_the_numpy_oracle(data: np.ndarray, truth: tuple[Metric, np.ndarray]):
+    metric, distances = truth
+    rows, queries = data[:ROWS].astype(np.float64), data[ROWS:].astype(np.float64)
+    products = queries @ rows.T
+    if metric == "L2":
+        exact = np.sort((rows**2).sum(axis=1) + (queries**2).sum(axis=1)[:, np.newaxis] - 2 * products)[:, :LIMIT]
+    else:
+        lengths = np.linalg.norm(queries, axis=1)[:, np.newaxis] * np.linalg.norm(rows, axis=1)
+        exact = -np.sort(-products / lengths)[:, :LIMIT]
+    np.testing.assert_allclose(distances, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
+def test_recall_at_10_at_the_defaults_is_at_least_095(
+    kind: str, data: np.ndarray, truth: tuple[Metric, np.ndarray], tmp_path: Path
+):
+    metric, distances = truth
+    field = vector_field(data.shape[1], metric, kind)
+    segment = make_segment(tmp_path, field, data[:ROWS], range(ROWS), threads=2)
+    _, params = resolve(schema_of(field), field=None, metric_type=None, params={}, limit=LIMIT)
+    hits = search_part(segment, data[ROWS:], LIMIT, params)
+    sign = 1 if metric == "L2" else -1
+    recall = (sign * hits.distances <= sign * distances[:, -1:] + 1e-5).mean()
+    assert recall >= 0.95

@@ -28,8 +28,8 @@ class ProgressDisplay:
         self._unit = unit
         self._state = _State("starting", 0, 0)
         self._started_s = time.monotonic()
-        console = Console(stderr=True)
-        self._bar = _bar(console, unit) if console.is_terminal else None
+        # Not the console's own idea of a terminal: FORCE_COLOR would make a bar of a log file.
+        self._bar = _bar(unit) if sys.stderr.isatty() else None
         self._task = self._bar.add_task(self._state.stage, total=None, rate="") if self._bar is not None else None
         self._stop = threading.Event()
         self._lines = threading.Thread(target=self._write_lines, daemon=True, name="nearmq-progress")
@@ -75,7 +75,7 @@ class ProgressDisplay:
         return f", {elapsed_s / state.done * (state.total - state.done):,.0f} s left"
 
 
-def _bar(console: Console, unit: str) -> Progress:
+def _bar(unit: str) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,6 +83,6 @@ def _bar(console: Console, unit: str) -> Progress:
         TextColumn(f"{unit}, {{task.fields[rate]}}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         transient=True,
     )

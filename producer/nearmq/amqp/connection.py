@@ -14,7 +14,7 @@ from pika.adapters.select_connection import IOLoop
 
 from nearmq.amqp.address import parse_url
 from nearmq.amqp.faults import connect_fault, lost_fault
-from nearmq.errors import NearmqError
+from nearmq.errors import BrokerUnavailable, NearmqError
 from nearmq.transport import ConnectionLost
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ _MOST_BACKOFF_S = 30.0
 
 _TICK_S = 1.0
 _MAX_SILENT_S = 15.0
+#: The first set-up may take so many times the time to connect; a broker that is starved answers heartbeats only.
+_SETUP_TIMEOUTS = 3
 #: An orderly close that takes longer is given up: the broker is gone or, under an alarm, does not read.
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -98,8 +100,12 @@ class Connection:
         self._loop = IOLoop()
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self.name, daemon=True)
         self._thread.start()
+        timeout_s = _SETUP_TIMEOUTS * self.address.connection_timeout_s
         try:
-            self._first.result()
+            self._first.result(timeout_s)
+        except TimeoutError:
+            self.stop()
+            raise BrokerUnavailable(f"{self.address} let us in, but set nothing up within {timeout_s:g} s") from None
         except NearmqError:
             self._thread.join()
             raise

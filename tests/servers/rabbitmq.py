@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pika
 import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from tests.servers.processes import end, free_ports, wait_ready
 
@@ -140,10 +141,12 @@ def programs() -> Path:
 
 
 def answers(url: str) -> bool:
-    """Whether a client can connect, log in and open the virtual host."""
+    """Whether a client can connect, log in and open the virtual host; a busy broker is given time."""
+    parameters = pika.URLParameters(url)
+    parameters.socket_timeout, parameters.stack_timeout = 10, 30
     try:
-        pika.BlockingConnection(pika.URLParameters(f"{url}?socket_timeout=2&stack_timeout=5")).close()
-    except (pika.exceptions.AMQPError, OSError):
+        pika.BlockingConnection(parameters).close()
+    except (pika.exceptions.AMQPError, AMQPConnectorException, OSError):
         return False
     return True
 

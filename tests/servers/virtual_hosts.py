@@ -11,9 +11,11 @@ from tests.servers import rabbitmq
 
 
 class VirtualHosts:
-    """Makes virtual hosts on a broker, one for each test.
+    """Makes virtual hosts on a broker, one for each test, and deletes each when it is given back.
 
-    They are made some at a time, because each call of rabbitmqctl starts an Erlang machine and takes a second or more.
+    They are made and deleted some at a time, because each call of rabbitmqctl starts an Erlang machine and takes a
+    second or more; and soon, because quorum queues hold file handles for as long as they are there, of which a broker
+    may have a few hundred. Those that an interrupted run on this machine left are deleted too.
 
     Args:
         url: of a user that will have every permission in them.
@@ -29,33 +31,36 @@ class VirtualHosts:
     def __init__(self, url: str, broker: rabbitmq.Broker | None = None) -> None:
         self._url = urllib.parse.urlsplit(url)
         self._broker = broker
-        self._made: list[str] = []
         self._unused: list[str] = []
-        self._make()
+        self._used: list[str] = []
+        self._renew(self.BATCH)
 
     def take(self) -> str:
         """Return the URL of an empty virtual host."""
         if not self._unused:
-            self._make()
+            self._renew(self.BATCH)
         return self._url._replace(path=f"/{self._unused.pop()}").geturl()
 
+    def give_back(self, url: str) -> None:
+        """Let a virtual host be deleted, soon."""
+        self._used.append(urllib.parse.urlsplit(url).path[1:])
+
     def close(self) -> None:
-        """Delete those that were made."""
-        self._on_each(self._made, 'rabbit_vhost:delete(V, <<"test">>)', "DELETE")
+        """Delete all that are left."""
+        self._used += self._unused
+        self._renew(0)
 
-    def _make(self) -> None:
-        self._unused = [f"nearmq-test-{uuid.uuid4().hex}" for _ in range(self.BATCH)]
+    def _renew(self, count: int) -> None:
+        self._unused = [f"nearmq-test-{os.getpid()}-{uuid.uuid4().hex}" for _ in range(count)]
+        used, self._used = self._used, []
         user = urllib.parse.unquote(self._url.username or "guest")
-        erlang = (
-            'ok = rabbit_vhost:add(V, <<"test">>), rabbit_auth_backend_internal:set_permissions('
-            f'<<"{user}">>, V, <<".*">>, <<".*">>, <<".*">>, <<"test">>)'
+        expression = (
+            f'[catch rabbit_vhost:delete(V, <<"test">>) || V <- {_binaries(used)} ++ [V || V <- rabbit_vhost:list_names(), '
+            '[<<"nearmq">>, <<"test">>, Pid, _] <- [binary:split(V, <<"-">>, [global])], '
+            'not filelib:is_dir(["/proc/", Pid])]], '
+            '[begin ok = rabbit_vhost:add(V, <<"test">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"{user}">>, V, <<".*">>, <<".*">>, <<".*">>, <<"test">>) end || V <- {_binaries(self._unused)}], ok.'
         )
-        self._on_each(self._unused, erlang, "PUT")
-        self._made += self._unused
-
-    def _on_each(self, names: list[str], erlang: str, method: str) -> None:
-        binaries = ", ".join(f'<<"{name}">>' for name in names)
-        expression = f"[begin {erlang} end || V <- [{binaries}]], ok."
         if self._broker is not None:
             self._broker.rabbitmqctl("eval", expression)
             return
@@ -67,8 +72,10 @@ class VirtualHosts:
                 raise FileNotFoundError("rabbitmqctl")
             rabbitmq.run(["rabbitmqctl", "-q", "eval", f"{same_node}, {expression}"], os.environ)
         except (OSError, subprocess.SubprocessError):
-            for name in names:
-                self._manage(method, name)
+            for name in used:
+                self._manage("DELETE", name)
+            for name in self._unused:
+                self._manage("PUT", name)
 
     def _manage(self, method: str, name: str) -> None:
         login = urllib.parse.unquote(f"{self._url.username or 'guest'}:{self._url.password or 'guest'}")
@@ -80,3 +87,8 @@ class VirtualHosts:
             raise PermissionError(
                 f"no virtual host can be made: rabbitmqctl failed, and {request.full_url}: {error}"
             ) from None
+
+
+def _binaries(names: list[str]) -> str:
+    """Return an Erlang list of binaries."""
+    return "[" + ", ".join(f'<<"{name}">>' for name in names) + "]"

@@ -37,9 +37,11 @@ def shared_redis() -> Iterator[Database]:
 
 
 @pytest.fixture
-def broker_url(shared_broker: VirtualHosts) -> str:
+def broker_url(shared_broker: VirtualHosts) -> Iterator[str]:
     """The URL of an empty virtual host of this test's own; the broker is shared, so not to be broken."""
-    return shared_broker.take()
+    url = shared_broker.take()
+    yield url
+    shared_broker.give_back(url)
 
 
 @pytest.fixture

@@ -54,10 +54,12 @@ class VirtualHosts:
         self._unused = [f"nearmq-test-{os.getpid()}-{uuid.uuid4().hex}" for _ in range(count)]
         used, self._used = self._used, []
         user = urllib.parse.unquote(self._url.username or "guest")
+        left_over = (
+            '[V || V <- rabbit_vhost:list_names(), [<<"nearmq">>, <<"test">>, Pid, _] <- [binary:split(V, <<"-">>, '
+            '[global])], not filelib:is_dir("/proc/" ++ binary_to_list(Pid))]'
+        )
         expression = (
-            f'[catch rabbit_vhost:delete(V, <<"test">>) || V <- {_binaries(used)} ++ [V || V <- rabbit_vhost:list_names(), '
-            '[<<"nearmq">>, <<"test">>, Pid, _] <- [binary:split(V, <<"-">>, [global])], '
-            'not filelib:is_dir(["/proc/", Pid])]], '
+            f'[catch rabbit_vhost:delete(V, <<"test">>) || V <- {_binaries(used)} ++ {left_over}], '
             '[begin ok = rabbit_vhost:add(V, <<"test">>), rabbit_auth_backend_internal:set_permissions('
             f'<<"{user}">>, V, <<".*">>, <<".*">>, <<".*">>, <<"test">>) end || V <- {_binaries(self._unused)}], ok.'
         )

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from msgspec.structs import replace
 
 from nearmq.amqp import Delivery
+from nearmq.bounds import Bounds
 from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import InvalidArgument, NearmqError
 from nearmq.jobs import Reply, SearchJob
@@ -26,7 +27,7 @@ from nearmq_worker.config import WorkerConfig
 from nearmq_worker.control import CONTROL_JOBS, Control
 from nearmq_worker.execute import Executor
 from nearmq_worker.isolation import ChildDied, IsolatedProcess
-from nearmq_worker.replies import error_reply
+from nearmq_worker.replies import error_reply, translated
 from nearmq_worker.settle import Settler
 from nearmq_worker.spool import Spool
 from nearmq_worker.telemetry import JOB_FAILED, JOB_POISONOUS, JOB_REFUSED, log_answer
@@ -53,6 +54,7 @@ class Engine:
         self._config = config
         self._settler = settler
         self._names = Names(config.prefix)
+        self._bounds = Bounds(hits=config.result_hits)
         store = open_store(config.store, config.cache)
         self.store_id = store.id
         self._spool = Spool(store, config.spool)
@@ -78,7 +80,12 @@ class Engine:
         try:
             task = self._decoded(delivery)
         except NearmqError as error:
+            logger.info(JOB_REFUSED, extra={"job_id": delivery.message.message_id, "code": error.code})
             self._refuse(delivery, error)
+            return
+        except Exception as error:
+            logger.exception(JOB_FAILED, extra={"job_id": delivery.message.message_id})
+            self._refuse(delivery, translated(error))
             return
         if isinstance(task.job, CONTROL_JOBS):
             self._control_pool.submit(self._run_control, task)
@@ -114,6 +121,7 @@ class Engine:
             message.body,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
+            bounds=self._bounds,
         )
         self._check_queue(message.type, delivery.queue)
         deadline_ms = message.headers.get("nearmq-deadline")
@@ -135,7 +143,6 @@ class Engine:
             raise InvalidArgument(f"a {job_type} job came through {queue!r}, its way is {expected!r}", field="type")
 
     def _refuse(self, delivery: Delivery, error: NearmqError) -> None:
-        logger.info(JOB_REFUSED, extra={"job_id": delivery.message.message_id, "code": error.code})
         reply = replace(error_reply(delivery.message.message_id, error), worker=self._config.name)
         if delivery.message.reply_to is None:
             self._settler.dead(delivery, error.code)

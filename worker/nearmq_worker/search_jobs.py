@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from nearmq.errors import DeadlineExceeded, InvalidArgument, LimitExceeded, VersionTimeout
+from nearmq.errors import DeadlineExceeded, InvalidArgument, VersionTimeout
 from nearmq.jobs import Hits, Reply, SearchJob, TimingMs
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.distances import FloatMatrix
@@ -116,12 +116,6 @@ class Searcher:
             limit=job.limit,
         )
         check_queries(field, job.vectors)
-        most = self._config.result_hits
-        if len(job.vectors) * job.limit > most:
-            raise LimitExceeded(
-                f"{len(job.vectors)} queries x limit {job.limit} exceed this worker's bound of {most} hits",
-                field="limit",
-            )
         return field, params
 
     def _search_of(self, place: int, task: Task) -> _Search:

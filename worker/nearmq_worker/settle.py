@@ -13,8 +13,10 @@
 So a reply may come twice, and is never lost.
 """
 
+import itertools
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -22,7 +24,6 @@ from typing import Any, Protocol
 
 from nearmq.amqp import Connection, Publisher, Returned
 from nearmq.errors import InvalidArgument, NearmqError, QueueFull
-from nearmq.job_ids import new_job_id
 from nearmq.parts import split
 from nearmq.topology import Names, check_reply_to, is_direct_reply_to
 from nearmq.transport import Message
@@ -108,6 +109,9 @@ class AmqpSettler:
         self._names = names
         self._control_queue = names.control_queue(worker)
         self._part_bytes = part_bytes
+        # Replies are numbered: random bytes for each cost a system call, and the lock of the interpreter with it.
+        self._identity = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
         self._connection = Connection(
             url, name=f"nearmq worker {worker} publishing", on_open=self._open, on_lost=self._lose
         )
@@ -171,7 +175,7 @@ class AmqpSettler:
         self._connection.stop()
 
     def _replies(self, job: Message, reply_to: str, body: bytes, *, is_last: bool) -> list[_Outgoing]:
-        message_id = new_job_id()
+        message_id = f"{self._identity}.{next(self._numbers)}"
         trace = {name: job.headers[name] for name in _TRACE_HEADERS if name in job.headers}
         return [
             _Outgoing(

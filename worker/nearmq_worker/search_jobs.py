@@ -81,7 +81,7 @@ class Searcher:
         groups: dict[tuple[str, SearchParams], list[_Search]] = {}
         for place, task in enumerate(tasks):
             try:
-                field, params = self._check(task, snapshot)
+                field, params = _check(task, snapshot)
                 groups.setdefault((field.name, params), []).append(self._search_of(place, task))
             except JOB_ERRORS as error:
                 replies[place] = error_reply(job_ids[place], error)
@@ -93,30 +93,6 @@ class Searcher:
                 except JOB_ERRORS as error:
                     replies.update((search.place, error_reply(job_ids[search.place], error)) for search in batch)
         return [replies[place] for place in range(len(tasks))]
-
-    def _check(self, task: Task, snapshot: Snapshot) -> tuple[VectorField, SearchParams]:
-        """Check a job against what is served, the schema and the bounds."""
-        job = task.job
-        assert isinstance(job, SearchJob)
-        unserved = [name for name, nothing in _NOT_SERVED.items() if getattr(job, name) != nothing]
-        if job.expr:
-            unserved.append("expr")
-        if unserved:
-            raise InvalidArgument(f"{unserved[0]} is not served by this release", field=unserved[0])
-        assert job.vectors is not None
-        version = snapshot.manifest.version
-        if job.min_version is not None and job.min_version > version:
-            message = f"collection {job.collection!r} is at version {version}, min_version is {job.min_version}"
-            raise VersionTimeout(message, field="min_version")
-        field, params = resolve(
-            snapshot.manifest.schema,
-            field=job.field,
-            metric_type=job.metric_type,
-            params=job.params,
-            limit=job.limit,
-        )
-        check_queries(field, job.vectors)
-        return field, params
 
     def _search_of(self, place: int, task: Task) -> _Search:
         job = task.job
@@ -207,6 +183,31 @@ class _Pass:
             for hits in merged
             for ids, distances, count in zip(hits.ids, hits.distances, hits.counts, strict=True)
         ]
+
+
+def _check(task: Task, snapshot: Snapshot) -> tuple[VectorField, SearchParams]:
+    """Check a job against what is served, the schema and the bounds."""
+    job = task.job
+    assert isinstance(job, SearchJob)
+    unserved = [name for name, nothing in _NOT_SERVED.items() if getattr(job, name) != nothing]
+    if job.expr:
+        unserved.append("expr")
+    if unserved:
+        raise InvalidArgument(f"{unserved[0]} is not served by this release", field=unserved[0])
+    assert job.vectors is not None
+    version = snapshot.manifest.version
+    if job.min_version is not None and job.min_version > version:
+        message = f"collection {job.collection!r} is at version {version}, min_version is {job.min_version}"
+        raise VersionTimeout(message, field="min_version")
+    field, params = resolve(
+        snapshot.manifest.schema,
+        field=job.field,
+        metric_type=job.metric_type,
+        params=job.params,
+        limit=job.limit,
+    )
+    check_queries(field, job.vectors)
+    return field, params
 
 
 def _within(most_hits: int, searches: Sequence[_Search]) -> Iterator[list[_Search]]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from nearmq_index_store.blobs import FolderStore, RedisStore
+from nearmq_index_store.blobs import FolderStore
+from nearmq_index_store.blobs.redis import RedisStore
 from nearmq_index_store.errors import StoreUnavailable
 from tests import servers
 from tests.contract.conftest import Place
@@ -82,7 +83,7 @@ def test_a_folder_is_swept_of_what_a_killed_writer_staged_and_of_nothing_else(tm
 
 _CHUNK_WRITER = """
 import sys
-from nearmq_index_store.blobs import RedisStore
+from nearmq_index_store.blobs.redis import RedisStore
 
 store = RedisStore(sys.argv[1])
 send = store._server.pipeline

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from nearmq_index_store.blobs import CachedStore, ObjectStore, RedisCache, RedisStore, memory_store
+from nearmq_index_store.blobs import CachedStore, ObjectStore, memory_store
 from nearmq_index_store.blobs.cached import PAUSE_S
+from nearmq_index_store.blobs.redis import RedisCache, RedisStore
 from nearmq_index_store.digest import copy_blob, put_blob, read_blob
 from nearmq_index_store.errors import BlobNotFound, IndexCorrupt, InvalidArgument
 from nearmq_index_store.manifest import BlobRef

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from nearmq_index_store.blobs import RedisStore, open_store
+from nearmq_index_store.blobs import open_store
+from nearmq_index_store.blobs.redis import RedisStore
 from nearmq_index_store.errors import BlobNotFound, InvalidArgument, StoreUnavailable
 from tests import servers
 
@@ -133,14 +134,16 @@ def losing_the_reply_to(command: bytes, server_port: int) -> Iterator[int]:
     def accept() -> None:
         with contextlib.suppress(OSError):  # closed below
             while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],)).start()
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         acceptor = threading.Thread(target=accept)
         acceptor.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        acceptor.join()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join()
     assert lost.is_set()
 
 

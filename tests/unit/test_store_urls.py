@@ -49,6 +49,7 @@ def test_a_cache_is_not_connected_to_before_it_is_used():
         ("s3://bucket/a?b=s3cret", "s3://BUCKET"),
         ("redis://user:s3/cret@host:6379/0", "redis url"),
         ("redis://user:s3cret@host:port/0", "redis url"),
+        ("redis://user:s3cret/0", "redis url"),
         ("redis://user:s3cret@host/books", "redis url is no database number"),
         ("redis://user:s3cret@host/0?password_file=s3cret", "redis url"),
         ("redis://user:s3cret@[host/0", "cannot be parsed"),

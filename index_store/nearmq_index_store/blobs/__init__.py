@@ -1,9 +1,8 @@
-"""Where the blobs are kept: the seam and its adapters."""
+"""Where the blobs are kept: the seam and its adapters; those for Redis, slow to import, stand in `blobs.redis`."""
 
 from nearmq_index_store.blobs.cached import CachedStore
 from nearmq_index_store.blobs.object_store import FolderStore, ObjectStore, bucket_store, memory_store
 from nearmq_index_store.blobs.protocol import BlobStore, Buffer
-from nearmq_index_store.blobs.redis import RedisCache, RedisStore
 from nearmq_index_store.blobs.urls import open_store
 
 __all__ = [
@@ -12,8 +11,6 @@ __all__ = [
     "CachedStore",
     "FolderStore",
     "ObjectStore",
-    "RedisCache",
-    "RedisStore",
     "bucket_store",
     "memory_store",
     "open_store",

@@ -10,7 +10,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from blake3 import blake3
 
-from nearmq_index_store.blobs.chunks import byte_views, chunked
+from nearmq_index_store.blobs.chunks import chunked
 from nearmq_index_store.blobs.protocol import BlobStore, Buffer
 from nearmq_index_store.errors import StoreUnavailable
 
@@ -54,8 +54,9 @@ class BlockCache(Protocol):
 class CachedStore:
     """A BlobStore whose truth is the origin; the cache may fail, be flushed or evict at any time and no read fails.
 
-    Blobs are cached in blocks of BLOCK_BYTES, by the origin's id, the key and the block's number; a block that is
-    shorter than the rest is the blob's last. A read that misses one block is answered by the origin as a whole.
+    Blobs are cached in blocks of BLOCK_BYTES, by the origin's id, the key and the block's number; a shorter block is
+    the last. A read that misses one block is answered by the origin as a whole (and so is one to the end of a blob of
+    whole blocks, which no cached block tells; `digest.py` always says how far).
     """
 
     def __init__(self, origin: BlobStore, cache: BlockCache, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,7 +97,7 @@ class CachedStore:
         """Write to the origin, then to the cache."""
         self._origin.put(key, *parts)
         if _PUT_ONCE.match(key):
-            self._fill(key, 0, parts, to_the_end=True)
+            self._fill(key, 0, parts)
 
     def put_if_absent(self, key: str, data: Buffer) -> bool:
         """Write to the origin only, so that a loser leaves no trace."""
@@ -133,16 +134,12 @@ class CachedStore:
 
     def _read_origin(self, key: str, first: int, last: int | None) -> Buffer:
         """Read the same from the origin, and put it into the cache."""
-        start, end = first * BLOCK_BYTES, None if last is None else (last + 1) * BLOCK_BYTES
-        data = self._origin.get(key, start, end)
-        self._fill(key, first, (data,), to_the_end=end is None or len(data) < end - start)
+        data = self._origin.get(key, first * BLOCK_BYTES, None if last is None else (last + 1) * BLOCK_BYTES)
+        self._fill(key, first, (data,))
         return data
 
-    def _fill(self, key: str, first: int, parts: tuple[Buffer, ...], *, to_the_end: bool) -> None:
-        blocks = chunked(parts, BLOCK_BYTES)
-        if to_the_end and sum(len(view) for view in byte_views(parts)) % BLOCK_BYTES == 0:
-            blocks = itertools.chain(blocks, (b"",))  # a reader knows the last block by its being short
-        for number, block in enumerate(blocks, first):
+    def _fill(self, key: str, first: int, parts: tuple[Buffer, ...]) -> None:
+        for number, block in enumerate(chunked(parts, BLOCK_BYTES), first):
             self._ask(self._cache.put, self._cache_key(key), number, block)
 
     def _cache_key(self, key: str) -> str:

@@ -37,6 +37,8 @@ MAX_RETRIES = 3
 #: Rejected conditional puts whose key is absent after all, before the store counts as unavailable.
 CONDITIONAL_ATTEMPTS = 5
 
+LIST_PAGE = 1_000
+
 _STAGING = ".staging"
 
 Backend = LocalStore | MemoryStore | S3Store
@@ -122,7 +124,7 @@ class ObjectStore:
         """List the objects below a folder, a page of them at a time."""
         check_prefix(prefix)
         with self._translated("list", prefix):
-            for batch in obstore.list(self._backend, prefix, chunk_size=1_000):
+            for batch in obstore.list(self._backend, prefix, chunk_size=LIST_PAGE):
                 yield from (entry["path"] for entry in batch)
 
     @contextmanager

@@ -6,7 +6,6 @@ from urllib.parse import SplitResult, urlsplit
 from nearmq_index_store.blobs.cached import CachedStore
 from nearmq_index_store.blobs.object_store import FolderStore, bucket_store, memory_store
 from nearmq_index_store.blobs.protocol import BlobStore
-from nearmq_index_store.blobs.redis import RedisCache, RedisStore
 from nearmq_index_store.errors import InvalidArgument
 
 _STORES = "file:, memory:, s3://, redis:// and rediss://"
@@ -30,6 +29,8 @@ def open_store(url: str, cache_url: str | None = None) -> BlobStore:
     scheme, _ = _split(cache_url, "cache")
     if scheme not in ("redis", "rediss"):
         raise InvalidArgument(f"cache url has scheme {scheme!r}, known are redis:// and rediss://", field="cache")
+    from nearmq_index_store.blobs.redis import RedisCache  # noqa: PLC0415 - takes some half a second
+
     return CachedStore(origin, RedisCache(cache_url))
 
 
@@ -45,6 +46,8 @@ def _open_origin(url: str) -> BlobStore:
         case "s3":
             raise InvalidArgument("s3 url is not s3://BUCKET or s3://BUCKET/PREFIX", field="store")
         case "redis" | "rediss":
+            from nearmq_index_store.blobs.redis import RedisStore  # noqa: PLC0415 - takes some half a second
+
             return RedisStore(url)
     raise InvalidArgument(f"store url has scheme {scheme!r}, known are {_STORES}", field="store")
 

@@ -1,4 +1,4 @@
-"""A folder for files that are made, stored and removed; one that a killed process left is removed by the next."""
+"""A folder for files on their way into or out of a store; one that a killed process left is removed by the next."""
 
 import fcntl
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = "nearmq-import-"
+_PREFIX = "nearmq-staging-"
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 """
 
 import enum
+import logging
 import os
 import sys
 import traceback
@@ -52,6 +53,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors go to stderr, as JSON when the arguments hold `--json`."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # nearmq.amqp says the same in one line, with the fix
     try:
         try:
             code = _run(arguments)

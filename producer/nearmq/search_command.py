@@ -77,7 +77,7 @@ def search(
 def _outcomes(
     collection: Collection, matrix: FloatMatrix, job_queries: int, options: SearchOptions
 ) -> Iterator[tuple[int, int, SearchResults | NearmqError]]:
-    """Search the matrix in jobs, several ahead; yield each job's first query, queries, and results or error, in order."""
+    """Search in jobs, several ahead; yield each job's first query, its size, and results or error, in order."""
     ahead: deque[tuple[int, int, Future[SearchResults]]] = deque()
     for start in range(0, len(matrix), job_queries):
         part = matrix[start : start + job_queries]

@@ -165,7 +165,7 @@ def test_the_acknowledgement_of_a_lost_connection_is_not_sent(own_broker: Broker
         for delivery in stale:
             assert not worker.receiver.is_current(delivery)
             worker.settler.answer(delivery, b"{}")
-        worker.settler.retry(fresh[0])
+        worker.receiver.settle(fresh[0], "reject")
         again = worker.take()
         assert (again.message.message_id, again.delivery_count) == (fresh[0].message.message_id, 2)
         assert worker.receiver.outstanding == 2
@@ -219,7 +219,7 @@ def test_a_dead_job_keeps_its_properties_and_gets_its_reason(url: str, other: Pe
         other.publish(
             "search.books", b"poison", exchange=NAMES.jobs, type="search", message_id="job-1", headers=headers
         )
-        worker.settler.retry(worker.take())
+        worker.receiver.settle(worker.take(), "reject")
         worker.settler.dead(worker.take(), "it ended its process")
         worker.wait_until_settled()
     properties, body = other.get(NAMES.dead)
@@ -234,7 +234,7 @@ def test_a_failed_job_comes_again_and_ends_in_the_dead_letters(url: str, other: 
         for _ in range(21):
             delivery = worker.take()
             counts.append(delivery.delivery_count)
-            worker.settler.retry(delivery)
+            worker.receiver.settle(delivery, "reject")
         assert counts == list(range(21))
         properties, _ = other.get(NAMES.dead)
         assert properties.headers["x-death"][0]["reason"] == "delivery_limit"

@@ -31,4 +31,3 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # nearmq.amqp says the same in one line, with the fix

@@ -5,7 +5,7 @@
     answered, and nobody asked for a reply       acknowledged
     answered, and no queue takes the reply       reply recorded in the dead letters, then acknowledged
     cannot be parsed or answered, or is poison   job recorded in the dead letters with the reason, then acknowledged
-    failed, may succeed elsewhere                rejected: the broker delivers it again, up to its queue's limit
+    the dead letters take nothing                rejected: the broker delivers it again, up to its queue's limit
     not begun                                    given back
     the consuming connection was lost            nothing: the broker delivers it again
     the publishing connection was lost           published again once it is back, then as above
@@ -148,10 +148,6 @@ class AmqpSettler:
             return
         for outgoing in self._replies(delivery.message, reply_to, body, is_last=False):
             self._publisher.publish(outgoing.exchange, outgoing.message, mandatory=outgoing.mandatory)
-
-    def retry(self, delivery: Delivery) -> None:
-        """Return a job whose attempt failed; the broker counts it and dead-letters it at the queue's limit."""
-        self._receiver.settle(delivery, "reject")
 
     def give_back(self, delivery: Delivery) -> None:
         """Return a job that was not begun; RabbitMQ counts this as a failure before 4.3 only."""

@@ -1,11 +1,11 @@
 """The way of a segment's blobs into memory: each is copied to a local file, verified on the way, opened, and unlinked.
 
 No native loader sees a byte that was not verified against the manifest. The files are unlinked once they are open (the
-maps stay), so a spool never needs cleaning up, also after a kill, beyond its own folder.
+maps stay), so a spool holds only what is being loaded.
 """
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from nearmq_index_store.blobs import BlobStore
@@ -13,6 +13,7 @@ from nearmq_index_store.digest import copy_blob
 from nearmq_index_store.manifest import BlobRef, SegmentEntry
 from nearmq_index_store.schema import Schema
 from nearmq_index_store.segment import Segment, open_rows, open_segment
+from nearmq_index_store.staging import staging_folder
 
 
 class Spool:
@@ -20,8 +21,8 @@ class Spool:
 
     def __init__(self, store: BlobStore, parent: Path) -> None:
         self._store = store
-        parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="nearmq-spool-", dir=parent))
+        self._stack = ExitStack()
+        self._folder = self._stack.enter_context(staging_folder(parent))
 
     def open(self, entry: SegmentEntry, schema: Schema, field: str) -> Segment:
         """Fetch, verify and open one field of a segment.
@@ -38,8 +39,8 @@ class Spool:
             return open_segment(entry, schema.field(field), rows, index_path)
 
     def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove the folder. May come twice."""
+        self._stack.close()
 
     def _fetch(self, ref: BlobRef, path: Path) -> Path:
         with path.open("wb") as file:

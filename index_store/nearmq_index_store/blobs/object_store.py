@@ -154,14 +154,16 @@ class FolderStore(ObjectStore):
             StoreUnavailable: the folder cannot be made or written.
         """
         self._folder = folder.resolve()
-        super().__init__(LocalStore(), store_id=f"file:{self._folder}")
+        self._staging = self._folder / _STAGING
         self._durable_folders = {self._folder}
+        self.id = f"file:{self._folder}"
         with self._translated("open", _STAGING):
-            self._staging = self._folder / _STAGING
+            missing = [path for path in (self._staging, *self._staging.parents) if not path.exists()]
             self._staging.mkdir(parents=True, exist_ok=True)
-            _sync(self._folder.parent)
+            for path in missing:
+                _sync(path.parent)
             self._sweep()
-            self._backend = LocalStore(self._folder)
+            super().__init__(LocalStore(self._folder), store_id=self.id)
 
     def put(self, key: str, *parts: Buffer) -> None:
         """Stage, sync, rename, sync the folder."""

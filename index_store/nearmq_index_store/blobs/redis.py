@@ -67,7 +67,11 @@ class RedisStore:
                 field="store",
             )
         self._has_waitaof = self._server.has_waitaof()
-        self.durability = None if self._has_waitaof else self._server.what_a_crash_loses()
+        worries = [
+            None if policy else f"{self.id} does not show whether it evicts blobs",
+            None if self._has_waitaof else self._server.what_a_crash_loses(),
+        ]
+        self.durability = "; ".join(filter(None, worries)) or None
 
     def __repr__(self) -> str:
         return f"RedisStore({self.id!r})"

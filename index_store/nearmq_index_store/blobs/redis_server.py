@@ -96,7 +96,7 @@ class RedisServer:
         """Say in one sentence what a crash of the server may lose of acknowledged writes; None when nothing."""
         config = self._ask("CONFIG", "GET", "append*")
         if config is None:
-            return f"{self.id} does not show its settings: a crash of the server may lose acknowledged writes"
+            return f"a crash of {self.id}, which does not show its settings, may lose acknowledged writes"
         settings = _pairs(config)
         match settings.get("appendonly"), settings.get("appendfsync"):
             case "yes", "always":

@@ -137,8 +137,10 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     """Merge the hits of the same queries over several segments; the order of the parts changes nothing.
 
     Args:
-        parts: at least one.
+        parts: at least one, each searched with this limit.
     """
+    if len(parts) == 1:
+        return parts[0]
     width = min(limit, sum(part.ids.shape[1] for part in parts))
     primary_key: PrimaryKey = "string" if parts[0].ids.dtype == object else "int64"
     merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key)

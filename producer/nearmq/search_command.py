@@ -4,6 +4,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from difflib import get_close_matches
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -14,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nearmq.client import connect
+from nearmq.client import Client, connect
 from nearmq.collection import DEFAULT_LIMIT, Collection, SearchOptions
-from nearmq.errors import InvalidArgument, NearmqError
+from nearmq.errors import CollectionNotFound, InvalidArgument, NearmqError
 from nearmq.jobs import FloatMatrix
 from nearmq.results import QueryHits, SearchResults
 
@@ -53,7 +55,7 @@ def search(
         "partition_names": partition,
         "timeout_s": timeout,
     }
-    failed = 0
+    failures: list[tuple[int, int, NearmqError]] = []
     with (
         connect(url, timeout_s=timeout) as client,
         _writer(output, as_json=as_json) as write,
@@ -65,13 +67,22 @@ def search(
                 for number, hits in enumerate(outcome, start):
                     write(number, hits)
             else:
-                failed += size
-                _say(f"error: queries {start} to {start + size - 1}: {outcome.code}: {outcome.message}")
-                if failed == len(matrix):
-                    raise outcome
+                failures.append((start, size, outcome))
             progress.advance(bar, size)
-    if failed:
+        if failures and sum(size for _, size, _ in failures) == len(matrix):
+            raise _explained(failures[0][2], client, collection)
+    for start, size, error in failures:
+        sys.stderr.write(f"error: queries {start} to {start + size - 1}: {error.code}: {error.message}\n")
+    if failures:
         raise typer.Exit(4)
+
+
+def _explained(error: NearmqError, client: Client, collection: str) -> NearmqError:
+    """Add the nearest name to the error of a collection that is not there."""
+    nearest = (
+        get_close_matches(collection, client.list_collections(), n=1) if error.code == CollectionNotFound.code else []
+    )
+    return CollectionNotFound(f"{error.message}, did you mean {nearest[0]!r}", field=error.field) if nearest else error
 
 
 def _outcomes(
@@ -97,7 +108,9 @@ def _awaited(start: int, size: int, future: Future[SearchResults]) -> tuple[int,
 
 def _read_queries(path: Path) -> FloatMatrix:
     try:
-        matrix = np.load(sys.stdin.buffer if str(path) == "-" else path, allow_pickle=False)
+        # A pipe cannot seek, which numpy wants to.
+        file = BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
+        matrix = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InvalidArgument(f"cannot read queries from {str(path)!r} as .npy: {error}", field="queries") from None
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":  # noqa: PLR2004
@@ -133,11 +146,11 @@ class _writer:  # noqa: N801  a context manager that reads as a function
     def __enter__(self) -> Any:
         return self._write
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            Console().print(self._table)
-        elif self._owned:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if self._owned and self._file is not None:
             self._file.close()
+        elif self._file is None and failed is None:
+            Console().print(self._table)
 
     def _write(self, number: int, hits: QueryHits) -> None:
         if self._file is None:
@@ -153,7 +166,3 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -1,6 +1,7 @@
 """What the commands of `nearmq store` share: options, the opened catalog, and how answers are printed."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.errors import CollectionNotFound
 
 DEFAULT_STORE = "file:./nearmq-data"
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 Store = Annotated[str, typer.Option("--store", envvar="NEARMQ_STORE", help="The store: file:…, s3://… or redis://….")]
 Cache = Annotated[
@@ -47,3 +50,11 @@ def hinting(catalog: Catalog, collection: str) -> Iterator[None]:
 def print_answer(answer: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Print an answer on stdout, for programs or for people."""
     sys.stdout.write(f"{msgspec.json.encode(answer).decode() if as_json else text}\n")
+
+
+def read_size(text: str) -> int:
+    """Read a number of bytes such as 512MiB, 2G or 1000000."""
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size, expected a whole number with KiB, MiB, GiB or TiB")
+    return int(match[1]) * _UNITS[match[2].upper()]

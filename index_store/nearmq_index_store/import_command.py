@@ -1,7 +1,6 @@
 """`nearmq store import`: a file of rows into a collection."""
 
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,14 +19,13 @@ from nearmq_index_store.command_options import (
     hinting,
     open_catalog,
     print_answer,
+    read_size,
 )
 from nearmq_index_store.importing import ImportOptions, Progress, check_ids, import_rows
 from nearmq_index_store.manifest import DEFAULT_PARTITION
 from nearmq_index_store.progress import ProgressDisplay
 from nearmq_index_store.schema import Schema
 from nearmq_index_store.sources import Source, open_source
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def import_file(
@@ -71,7 +69,7 @@ def import_file(
     options = ImportOptions(
         partition=partition,
         create_partition=create_partition,
-        segment_bytes=_bytes(segment_size),
+        segment_bytes=read_size(segment_size),
         threads=threads or os.cpu_count() or 1,
         folder=workdir or Path(tempfile.gettempdir()),
     )
@@ -131,11 +129,3 @@ def _text(summary: dict[str, Any]) -> str:
         f"imported {summary['rows']:,} rows into {into}: version {summary['version']}, {summary['segments']} segments, "
         f"{summary['bytes']:,} bytes, {summary['seconds']:,.1f} s"
     )
-
-
-def _bytes(text: str) -> int:
-    """Read a size such as 512MiB, 2G or 1000000."""
-    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no size, expected a number with KiB, MiB or GiB")
-    return int(match[1]) * _UNITS[match[2].upper()]

@@ -1,7 +1,6 @@
 """The client: connects to a broker, or embeds a worker, and publishes jobs."""
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Any, Self
 from nearmq.codec import encode_job
 from nearmq.collection import Collection, SearchOptions, Vectors
 from nearmq.errors import InvalidArgument
+from nearmq.gathering import Gathered
 from nearmq.job_ids import new_job_id
 from nearmq.jobs import (
     TYPE_OF,
@@ -25,7 +25,7 @@ from nearmq.jobs import (
     Reply,
     VectorFieldSpec,
 )
-from nearmq.requests import Requests, raise_error
+from nearmq.requests import Requests
 from nearmq.results import SearchResults
 from nearmq.schema import Schema
 from nearmq.topology import DEFAULT_PREFIX, routing_key
@@ -33,9 +33,6 @@ from nearmq.transport import Message, Transport
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_MAX_PENDING = 10_000
-
-#: After the first worker's answer to a job for all workers, how long others may take to show that they live.
-_GATHER_S = 0.25
 
 
 def connect(
@@ -207,7 +204,7 @@ class Client:
             `{"workers": {worker: its result}}`.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        gathered = _Gathered(on_progress)
+        gathered = Gathered(on_progress)
         message = self._message(job, reply_to=self._transport.reply_to, timeout_s=timeout_s)
         future = self._requests.submit(message, timeout_s=timeout_s, gather=gathered.add)
         return gathered.wait(future)
@@ -230,62 +227,6 @@ class Client:
             headers=headers,
             timestamp_s=int(time.time()),
         )
-
-
-class _Gathered:
-    """The answers of all live workers to one job, by worker."""
-
-    def __init__(self, on_progress: Callable[[float], None] | None) -> None:
-        self._on_progress = on_progress
-        self._replies: dict[str, Reply] = {}
-        self._first_at: float | None = None
-        self._news = threading.Condition()
-
-    def add(self, reply: Reply) -> None:
-        """Take one worker's progress or final answer; never the last, for nobody knows how many workers live."""
-        with self._news:
-            if self._first_at is None:
-                self._first_at = time.monotonic()
-            self._replies[reply.worker or ""] = reply
-            self._news.notify()
-
-    def wait(self, future: Future[Reply]) -> dict[str, Any]:
-        """Wait until every worker that answered has finished; the future only ever fails, by time-out or connection."""
-        future.add_done_callback(self._wake)
-        try:
-            while not self._is_complete(future):
-                self._report()
-        finally:
-            future.cancel()
-        self._report()
-        replies = {worker: raise_error(reply) for worker, reply in sorted(self._replies.items())}
-        return {"workers": {worker: reply.result or {} for worker, reply in replies.items()}}
-
-    def _is_complete(self, future: Future[Reply]) -> bool:
-        """Wait for news; say whether all have finished. Raises what the future failed with."""
-        with self._news:
-            if future.done():
-                future.result()
-            all_final = bool(self._replies) and all(reply.status != "partial" for reply in self._replies.values())
-            if not all_final or self._first_at is None:
-                self._news.wait()
-                return False
-            left_s = self._first_at + _GATHER_S - time.monotonic()
-            if left_s > 0:
-                self._news.wait(left_s)
-                return False
-            return True
-
-    def _report(self) -> None:
-        if self._on_progress is None or not self._replies:
-            return
-        replies = list(self._replies.values())
-        done = [(reply.result or {}).get("progress", 0.0) if reply.status == "partial" else 1.0 for reply in replies]
-        self._on_progress(sum(done) / len(done))
-
-    def _wake(self, _: Future[Reply]) -> None:
-        with self._news:
-            self._news.notify()
 
 
 def _open_transport(url: str | None, prefix: str) -> Transport:

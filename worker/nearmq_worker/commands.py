@@ -1,7 +1,6 @@
 """`nearmq worker run`: the worker as a program."""
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -12,22 +11,14 @@ from typing import Annotated, Literal
 import typer
 
 from nearmq.topology import DEFAULT_PREFIX
+from nearmq_index_store.command_options import Cache, Store, read_size
 from nearmq_worker.config import WorkerConfig
 
 app = typer.Typer(help="Run workers.", no_args_is_help=True)
 
 _DEFAULTS = WorkerConfig()
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 #: A worker that cannot reach its broker.
 _EXIT_UNREACHABLE = 3
-
-
-def _bytes(text: str) -> int:
-    """Read a size such as 512MiB, 2G or 1000000."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no size, expected a number with KiB, MiB, GiB or TiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _size(default: int) -> str:
@@ -45,12 +36,8 @@ def run(
     url: Annotated[
         str, typer.Option(envvar="NEARMQ_URL", help="The broker: amqp[s]://user:password@host:port/vhost.")
     ] = _DEFAULTS.url,
-    store: Annotated[
-        str, typer.Option(envvar="NEARMQ_STORE", help="The store: file:…, s3://… or redis://….")
-    ] = _DEFAULTS.store,
-    cache: Annotated[
-        str | None, typer.Option(envvar="NEARMQ_CACHE", help="A Redis before the store; worth it before a bucket.")
-    ] = None,
+    store: Store = _DEFAULTS.store,
+    cache: Cache = None,
     threads: Annotated[
         int, typer.Option(envvar="NEARMQ_THREADS", help="Compute threads; one a core is best.", show_default="cores")
     ] = _DEFAULTS.threads,
@@ -115,16 +102,16 @@ def run(
         store=store,
         cache=cache,
         threads=threads,
-        memory_bytes=_bytes(memory),
+        memory_bytes=read_size(memory),
         spool=spool,
         queues=tuple(queues) if queues else None,
         name=name or _DEFAULTS.name,
         prefix=prefix,
         prefetch=prefetch,
-        prefetch_bytes=_bytes(prefetch_memory),
+        prefetch_bytes=read_size(prefetch_memory),
         batch_queries=batch_queries,
         result_hits=result_hits,
-        reply_part_bytes=_bytes(reply_part),
+        reply_part_bytes=read_size(reply_part),
         deadline_s=deadline,
         grace_s=grace,
     )

@@ -1,5 +1,6 @@
 """The jobs that every live worker gets a copy of: load, release and ping."""
 
+import logging
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,6 +11,9 @@ from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.search import plan
 from nearmq_worker.cache import SegmentCache
 from nearmq_worker.replies import JOB_ERRORS, error_reply
+from nearmq_worker.telemetry import SEGMENTS_RELEASED
+
+logger = logging.getLogger(__name__)
 
 CONTROL_JOBS = (LoadJob, ReleaseJob, PingJob)
 
@@ -59,6 +63,7 @@ class Control:
         names = job.partition_names
         partitions = {entry.partition for entry in plan(snapshot, names)} if names else None
         freed = self._cache.release(snapshot.manifest.collection_id, partitions)
+        logger.info(SEGMENTS_RELEASED, extra={"collection": job.collection, "bytes": freed})
         return Reply(job_id=job_id, status="ok", version=snapshot.manifest.version, result={"bytes": freed})
 
 

@@ -30,7 +30,7 @@ from nearmq_worker.isolation import ChildDied, IsolatedProcess
 from nearmq_worker.replies import error_reply, translated
 from nearmq_worker.settle import Settler
 from nearmq_worker.spool import Spool
-from nearmq_worker.telemetry import JOB_FAILED, JOB_POISONOUS, JOB_REFUSED, log_answer
+from nearmq_worker.telemetry import JOB_FAILED, JOB_POISONOUS, JOB_REFUSED, STORE_MAY_LOSE, log_answer
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class Engine:
         self._names = Names(config.prefix)
         self._bounds = Bounds(hits=config.result_hits)
         store = open_store(config.store, config.cache)
-        self.store_id = store.id
+        if store.durability is not None:
+            logger.warning(STORE_MAY_LOSE, extra={"store": store.id, "reason": store.durability})
         self._spool = Spool(store, config.spool)
         self._cache = SegmentCache(self._spool.open, config.memory_bytes)
         catalog = Catalog(store)

@@ -53,7 +53,7 @@ class Worker:
         except BaseException:
             self.stop()
             raise
-        logger.info(WORKER_STARTED, extra={"worker": self._config.name, "store": self._engine.store_id})
+        logger.info(WORKER_STARTED, extra={"worker": self._config.name})
 
     def run(self) -> bool:
         """Wait until `request_stop`, then stop in order; False at once when a thread is stuck, as stopping would be."""

@@ -4,7 +4,9 @@ No native loader sees a byte that was not verified against the manifest. The fil
 maps stay), so a spool holds only what is being loaded.
 """
 
+import logging
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from nearmq_index_store.manifest import BlobRef, SegmentEntry
 from nearmq_index_store.schema import Schema
 from nearmq_index_store.segment import Segment, open_rows, open_segment
 from nearmq_index_store.staging import staging_folder
+from nearmq_worker.telemetry import SEGMENT_LOADED
+
+logger = logging.getLogger(__name__)
 
 
 class Spool:
@@ -31,12 +36,16 @@ class Spool:
             IndexCorrupt: a blob is missing, or fails its digest or its header's checks.
             StoreUnavailable: the store did not answer.
         """
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"{entry.id}-", dir=self._folder) as folder:
             rows_path = self._fetch(entry.rows_blob, Path(folder, "rows.arrow"))
             index_blob = entry.indexes[field].blob
             index_path = None if index_blob is None else self._fetch(index_blob, Path(folder, "index"))
             rows = open_rows(rows_path, entry.rows, schema)
-            return open_segment(entry, schema.field(field), rows, index_path)
+            segment = open_segment(entry, schema.field(field), rows, index_path)
+        load_ms = round((time.monotonic() - began) * 1_000, 3)
+        logger.info(SEGMENT_LOADED, extra={"segment": entry.id, "field": field, "rows": entry.rows, "load_ms": load_ms})
+        return segment
 
     def close(self) -> None:
         """Remove the folder. May come twice."""

@@ -20,6 +20,7 @@ WORKER_STOPPED = "worker stopped"
 WORKER_STUCK = "worker is stuck"
 SEGMENT_LOADED = "segment loaded"
 SEGMENTS_RELEASED = "segments released"
+STORE_MAY_LOSE = "store may lose writes"
 
 logger = logging.getLogger("nearmq_worker.jobs")
 

@@ -105,7 +105,7 @@ class Engine:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        self._control_pool.shutdown(cancel_futures=True)
+        self._control_pool.shutdown(wait=False, cancel_futures=True)  # a load may take minutes, and promises nothing
         self._executor.close()
         self._spool.close()
 

@@ -77,11 +77,9 @@ def test_the_client_checks_before_it_publishes(world: World):
     [
         {"expr": "year > 2000"},
         {"ids": [1], "vectors": None},
-        {"offset": 1},
         {"output_fields": ["year"]},
         {"radius": 1.0},
         {"range_filter": 1.0},
-        {"round_decimal": 2},
         {"explain": True},
     ],
     ids=str,

@@ -76,6 +76,33 @@ def test_limit_row_bounds_of_limit_queries_and_their_product(world: World):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_limit_row_a_page_is_the_end_of_the_search_up_to_it(world: World, kind: str):
+    index_params = {"nlist": 4} if kind.startswith("IVF") else {}
+    collection = world.client.create_collection("c", dim=8, index=kind, index_params=index_params)
+    world.add("c", range(300), rows(300, 8), segments=2)
+    query = rows(2, 8, seed=4)
+    for offset in (0, 1, 7, 60, 295, 1_000):
+        page = collection.search(query, limit=10, offset=offset)
+        up_to_it = collection.search(query, limit=offset + 10)
+        for hits, expected in zip(page, up_to_it, strict=True):
+            assert hits.ids.tolist() == expected.ids.tolist()[offset:]
+            assert hits.distances.tolist() == expected.distances.tolist()[offset:]
+    if kind == "HNSW":
+        with pytest.raises(InvalidArgument, match="110"):
+            collection.search(query, limit=10, offset=100, params={"ef": 105})
+
+
+def test_distances_row_are_rounded_to_the_decimals_asked_for(world: World):
+    collection = world.client.create_collection("c", dim=4, metric="COSINE", index="FLAT")
+    world.add("c", range(50), rows(50, 4))
+    query = rows(1, 4, seed=3)
+    exact, rounded = collection.search(query, limit=20)[0], collection.search(query, limit=20, round_decimal=2)[0]
+    assert rounded.ids.tolist() == exact.ids.tolist()
+    assert rounded.distances.tolist() == exact.distances.round(2).tolist()
+    assert rounded.distances.tolist() != exact.distances.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_fewer_than_limit_row_short_rows_without_padding_or_repeats(world: World, kind: str):
     collection = world.client.create_collection("c", dim=8, index=kind)
     assert [len(hits) for hits in collection.search(rows(2, 8), limit=5)] == [0, 0]

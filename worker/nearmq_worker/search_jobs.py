@@ -11,10 +11,11 @@ import numpy as np
 from nearmq.errors import DeadlineExceeded, InvalidArgument, VersionTimeout
 from nearmq.jobs import Hits, Reply, SearchJob, TimingMs
 from nearmq_index_store.catalog import Catalog
-from nearmq_index_store.distances import FloatMatrix
+from nearmq_index_store.distances import Distances, FloatMatrix
 from nearmq_index_store.errors import StoreError
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
+from nearmq_index_store.rows import Ids
 from nearmq_index_store.schema import VectorField
 from nearmq_index_store.search import Hits as FoundHits
 from nearmq_index_store.search import check_queries, merge, no_hits, plan, resolve, search_part
@@ -26,11 +27,9 @@ from nearmq_worker.replies import JOB_ERRORS, error_reply
 #: Fields that the wire contract has and this release does not serve, with the value that asks for nothing.
 _NOT_SERVED = {
     "ids": None,
-    "offset": 0,
     "output_fields": None,
     "radius": None,
     "range_filter": None,
-    "round_decimal": -1,
     "explain": False,
 }
 
@@ -52,6 +51,18 @@ class _Search:
     job: SearchJob
     queries: FloatMatrix
     expires_at: float
+
+    @property
+    def window(self) -> int:
+        """How many of the nearest rows decide the answer: those skipped, and those given."""
+        return self.job.offset + self.job.limit
+
+    def cut(self, ids: Ids, distances: Distances) -> Hits:
+        """Cut this search's hits of one query from those of a window at least as large."""
+        page = slice(self.job.offset, self.window)
+        if self.job.round_decimal >= 0:
+            distances = distances.round(self.job.round_decimal)
+        return Hits(ids=ids[page], distances=distances[page])
 
 
 class Searcher:
@@ -120,14 +131,13 @@ class Searcher:
                 late = DeadlineExceeded("the job's deadline passed while it was searched")
                 yield search.place, error_reply(job_ids[search.place], late)
                 continue
-            limit = search.job.limit
             yield (
                 search.place,
                 Reply(
                     job_id=job_ids[search.place],
                     status="ok",
                     version=part.snapshot.manifest.version,
-                    hits=[Hits(ids=ids[:limit], distances=distances[:limit]) for ids, distances in own],
+                    hits=[search.cut(ids, distances) for ids, distances in own],
                     timing_ms=timing,
                 ),
             )
@@ -162,16 +172,16 @@ class _Pass:
 
     @property
     def limit(self) -> int:
-        """The largest limit, but no more than there are rows."""
+        """The largest window, but no more than there are rows."""
         rows = sum(entry.rows for entry in self.segments)
-        return max(1, min(rows, max(search.job.limit for search in self.searches)))
+        return max(1, min(rows, max(search.window for search in self.searches)))
 
     @property
     def expires_at(self) -> float:
         """When nobody waits for any of the searches."""
         return max(search.expires_at for search in self.searches)
 
-    def rows_of(self, found: Sequence[FoundHits], queries: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def rows_of(self, found: Sequence[FoundHits], queries: int) -> list[tuple[Ids, Distances]]:
         """Merge what was found, slice by slice and in each slice segment by segment, into ids and distances a query."""
         if self.segments:
             slices = range(0, len(found), len(self.segments))
@@ -204,19 +214,19 @@ def _check(task: Task, snapshot: Snapshot) -> tuple[VectorField, SearchParams]:
         field=job.field,
         metric_type=job.metric_type,
         params=job.params,
-        limit=job.limit,
+        limit=job.offset + job.limit,
     )
     check_queries(field, job.vectors)
     return field, params
 
 
 def _within(most_hits: int, searches: Sequence[_Search]) -> Iterator[list[_Search]]:
-    """Cut searches into passes of at most `most_hits` queries x largest limit, so that a large limit stays alone."""
+    """Cut searches into passes of at most `most_hits` queries x largest window, so that a large one stays alone."""
     batch: list[_Search] = []
     queries = 0
-    for search in sorted(searches, key=lambda search: search.job.limit):
+    for search in sorted(searches, key=lambda search: search.window):
         queries += len(search.queries)
-        if batch and queries * search.job.limit > most_hits:
+        if batch and queries * search.window > most_hits:
             yield batch
             batch, queries = [], len(search.queries)
         batch.append(search)

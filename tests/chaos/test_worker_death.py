@@ -65,6 +65,25 @@ def test_every_one_of_10_000_jobs_is_answered_though_workers_are_killed(broker_u
     assert dead_letters(broker_url) == []
 
 
+def test_a_worker_that_is_told_to_stop_under_load_finishes_and_leaves_the_rest_to_others(
+    broker_url: str, redis_url: str
+):
+    apply_topology(broker_url, declarations())
+    vectors = np.random.default_rng(1).normal(size=(1_000, 8)).astype(np.float32)
+    with nearmq.connect(broker_url, timeout_s=120) as client:
+        with worker_process(broker_url, redis_url) as worker:
+            collection = collection_of(client, redis_url, vectors)
+            futures = [collection.submit(vectors[number % 1_000], limit=1) for number in range(3_000)]
+            futures[100].result()
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(60) == 0
+        assert not all(future.done() for future in futures), "the worker was stopped too late to prove anything"
+        with worker_process(broker_url, redis_url):
+            results = [future.result() for future in futures]
+    assert [results[number][0].ids.tolist() for number in range(3_000)] == [[number % 1_000] for number in range(3_000)]
+    assert dead_letters(broker_url) == []
+
+
 def kill(worker: "subprocess.Popen[bytes]") -> None:
     worker.send_signal(signal.SIGKILL)
     worker.wait()

@@ -17,8 +17,10 @@ from nearmq_index_store.recent import Recent
 from nearmq_index_store.schema import (
     ID_COLUMN,
     MAX_DIM,
+    MAX_SCALAR_FIELDS,
     MAX_VECTOR_FIELDS,
     METRICS,
+    SCALAR_TYPES,
     IndexSpec,
     Schema,
     VectorField,
@@ -39,10 +41,22 @@ def check_schema(schema: Schema) -> Schema:
         raise InvalidArgument(
             f"a collection has 1 to {MAX_VECTOR_FIELDS} vector fields, got {len(fields)}", field="vector_fields"
         )
-    names = [check_name("field", field.name) for field in fields]
-    for name in names:
-        if name == ID_COLUMN or names.count(name) > 1:
-            raise InvalidArgument(f"field name {name!r} is taken", field="vector_fields")
+    scalars = schema.scalar_fields
+    if len(scalars) > MAX_SCALAR_FIELDS:
+        raise InvalidArgument(
+            f"a collection has at most {MAX_SCALAR_FIELDS} scalar fields, got {len(scalars)}", field="scalar_fields"
+        )
+    names = [ID_COLUMN, *schema.field_names()]
+    for place, name in enumerate(names[1:]):
+        if check_name("field", name) in names[: place + 1]:
+            argument = "vector_fields" if place < len(fields) else "scalar_fields"
+            raise InvalidArgument(f"field name {name!r} is taken", field=argument)
+    for scalar in scalars:
+        if scalar.type not in SCALAR_TYPES:
+            raise InvalidArgument(
+                f"type of field {scalar.name!r} must be one of {', '.join(SCALAR_TYPES)}, got {scalar.type!r}",
+                field="type",
+            )
     return msgspec.structs.replace(schema, vector_fields=tuple(_check_field(field) for field in fields))
 
 

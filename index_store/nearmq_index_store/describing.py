@@ -33,7 +33,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def describe_schema(schema: Schema) -> dict[str, Any]:
-    """Return the primary key's type and the vector fields."""
+    """Return the primary key's type, the vector fields and the scalar fields."""
     return {
         "primary_key": schema.primary_key,
         "vector_fields": [
@@ -45,5 +45,8 @@ def describe_schema(schema: Schema) -> dict[str, Any]:
                 "index_params": field.index.params,
             }
             for field in schema.vector_fields
+        ],
+        "scalar_fields": [
+            {"name": field.name, "type": field.type, "nullable": field.nullable} for field in schema.scalar_fields
         ],
     }

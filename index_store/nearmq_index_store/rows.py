@@ -1,11 +1,13 @@
 """The two Arrow files of a segment: its rows, and its primary keys in order.
 
 `rows.arrow` is an Arrow IPC file, uncompressed, of one record batch: the primary key `id` (int64 or string), then each
-vector field as FixedSizeList<float32>[dim], all without nulls. Opened it is memory-mapped, and numpy sees the vectors
-in place. `keys.arrow` is another: the sorted primary keys `id` and their row numbers `row` (uint32).
+vector field as FixedSizeList<float32>[dim], then each scalar field as `scalars.py` has it; only the nullable of those
+have nulls. Opened it is memory-mapped, and numpy sees the vectors in place. `keys.arrow` is another: the sorted primary
+keys `id` and their row numbers `row` (uint32).
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import pyarrow.compute as pc
 
 from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
-from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, Schema
+from nearmq_index_store.scalars import BadValue, ScalarColumn, arrow_type, can_hold, to_scalars
+from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, ScalarField, Schema
 
 #: Row numbers are stored as uint32.
 MAX_ROWS = 2**32 - 1
@@ -30,10 +33,15 @@ _ID_TYPES = {"int64": pa.int64(), "string": pa.string()}
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a segment: primary keys as an Arrow array, vectors float32 of shape (rows, dim) by field name."""
+    """The rows of a segment: primary keys as an Arrow array, and by field name vectors and scalars.
+
+    Attributes:
+        by_field: float32 of shape (rows, dim).
+    """
 
     keys: pa.Array
     by_field: Mapping[str, FloatMatrix]
+    scalars: Mapping[str, ScalarColumn]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,24 +66,26 @@ class Rows:
         """All vectors of a field as they were given, by row number."""
         return self.by_field[field]
 
+    def column(self, name: str) -> pa.Array:
+        """All values of a scalar field by row number; JSON as compact text."""
+        return self.scalars[name].values
+
+    def values_at(self, name: str, rows: RowNumbers) -> list[Any]:
+        """The values of a scalar field in some rows, in the order of the row numbers, as Python has them."""
+        return self.scalars[name].at(rows)
+
 
 def take_columns(table: pa.Table, schema: Schema) -> Rows:
     """View the columns of a table that is about to become a segment; a column in one chunk is not copied.
 
     Raises:
-        InvalidArgument: no rows or too many, a column is missing or of another type, a value is null, NaN or infinite.
+        InvalidArgument: no rows or too many, a column is missing or of another type, a value is null, NaN or infinite,
+            or none that its scalar field can hold.
     """
     if not 1 <= len(table) <= MAX_ROWS:
         raise InvalidArgument(f"a segment has 1 to {MAX_ROWS} rows, got {len(table)}")
-    for name, kind in _columns(schema).items():
-        if name not in table.column_names:
-            raise InvalidArgument(f"no column {name!r}, the table has {table.column_names}", field=name)
-        column = table.column(name)
-        if not _same_type(column.type, kind):
-            raise InvalidArgument(f"column {name!r} is {column.type}, the schema wants {kind}", field=name)
-        if column.null_count:
-            raise InvalidArgument(f"column {name!r} has {column.null_count} nulls", field=name)
-    rows = _view([_one_chunk(table.column(name)) for name in _columns(schema)], schema)
+    plain = [_take_plain(table, name, kind) for name, kind in _plain_columns(schema).items()]
+    rows = _view([*plain, *(_take_scalars(table, field) for field in schema.scalar_fields)], schema)
     for name, vectors in rows.by_field.items():
         _check_finite(vectors, name, rows)
     return rows
@@ -88,7 +98,10 @@ def write_rows(path: Path, rows: Rows, order: RowNumbers | None) -> None:
     for name, vectors in rows.by_field.items():
         values = vectors if order is None else vectors[order]
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), vectors.shape[1])
-    _write(path, columns)
+    for name, column in rows.scalars.items():
+        columns[name] = column.values if order is None else column.values.take(pa.array(order))
+    nullable = {name for name, column in rows.scalars.items() if column.field.nullable}
+    _write(path, columns, nullable)
 
 
 def write_keys(path: Path, rows: Rows) -> tuple[int | str, int | str]:
@@ -125,14 +138,50 @@ def open_rows(path: Path, rows: int, schema: Schema) -> Rows:
         raise IndexCorrupt(f"{batch.num_rows} rows in the file, {rows} in the manifest")
     if batch.schema.names != list(expected) or not all(map(_same_type, batch.schema.types, expected.values())):
         raise IndexCorrupt(f"rows have the columns {batch.schema.names} of types {batch.schema.types}")
-    if any(column.null_count for column in batch.columns):
+    nullable = {field.name for field in schema.scalar_fields if field.nullable}
+    if any(batch.column(name).null_count for name in expected if name not in nullable):
         raise IndexCorrupt("rows have nulls")
     return _view(batch.columns, schema)
 
 
 def _columns(schema: Schema) -> dict[str, pa.DataType]:
+    return _plain_columns(schema) | {field.name: arrow_type(field) for field in schema.scalar_fields}
+
+
+def _plain_columns(schema: Schema) -> dict[str, pa.DataType]:
+    """Those without nulls: the primary key and the vectors."""
     columns = {ID_COLUMN: _ID_TYPES[schema.primary_key]}
     return columns | {field.name: pa.list_(pa.float32(), field.dim) for field in schema.vector_fields}
+
+
+def _take_plain(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    column = _take(table, name)
+    if not _same_type(column.type, kind):
+        raise InvalidArgument(f"column {name!r} is {column.type}, the schema wants {kind}", field=name)
+    if column.null_count:
+        raise InvalidArgument(f"column {name!r} has {column.null_count} nulls", field=name)
+    return column
+
+
+def _take_scalars(table: pa.Table, field: ScalarField) -> pa.Array:
+    column = _take(table, field.name)
+    if not can_hold(field, column.type):
+        raise InvalidArgument(
+            f"column {field.name!r} is {column.type}, the schema wants {field.type}", field=field.name
+        )
+    try:
+        return to_scalars(field, column)
+    except BadValue as bad:
+        raise InvalidArgument(
+            f"row {bad.row}: field {field.name!r}: expected {bad.expected}, got {bad.got}", field=field.name
+        ) from None
+
+
+def _take(table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        raise InvalidArgument(f"no column {name!r}, the table has {table.column_names}", field=name)
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -146,16 +195,16 @@ def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
     )
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 def _view(columns: list[pa.Array], schema: Schema) -> Rows:
-    matrices = {
-        field.name: column.flatten().to_numpy().reshape(-1, field.dim)
-        for field, column in zip(schema.vector_fields, columns[1:], strict=True)
-    }
-    return Rows(columns[0], matrices)
+    vectors, scalars = columns[1 : 1 + len(schema.vector_fields)], columns[1 + len(schema.vector_fields) :]
+    return Rows(
+        columns[0],
+        {
+            field.name: column.flatten().to_numpy().reshape(-1, field.dim)
+            for field, column in zip(schema.vector_fields, vectors, strict=True)
+        },
+        {field.name: ScalarColumn(field, column) for field, column in zip(schema.scalar_fields, scalars, strict=True)},
+    )
 
 
 def _check_finite(vectors: FloatMatrix, field: str, rows: Rows) -> None:
@@ -168,8 +217,8 @@ def _check_finite(vectors: FloatMatrix, field: str, rows: Rows) -> None:
             )
 
 
-def _write(path: Path, columns: Mapping[str, pa.Array]) -> None:
-    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
+def _write(path: Path, columns: Mapping[str, pa.Array], nullable: AbstractSet[str] = frozenset()) -> None:
+    schema = pa.schema([pa.field(name, column.type, nullable=name in nullable) for name, column in columns.items()])
     batch = pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(batch)

@@ -1,10 +1,12 @@
-"""A collection's schema: its primary key and its vector fields, each with a dimension, a metric and an index.
+"""A collection's schema: its primary key, its scalar fields, and its vector fields with dimension, metric and index.
 
 What an index's parameters may be is the index's own matter (`indexes/`); this module checks names, counts and metrics.
 """
 
+import difflib
 import re
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 import msgspec
 
@@ -12,10 +14,18 @@ from nearmq_index_store.errors import FieldNotFound, InvalidArgument
 
 Metric = Literal["L2", "IP", "COSINE"]
 PrimaryKey = Literal["int64", "string"]
+ScalarType = Literal[
+    "bool", "int64", "float64", "string", "json", "array<bool>", "array<int64>", "array<float64>", "array<string>"
+]
 
 METRICS: tuple[Metric, ...] = ("L2", "IP", "COSINE")
 MAX_DIM = 32_768
 MAX_VECTOR_FIELDS = 8
+MAX_SCALAR_FIELDS = 64
+SCALAR_TYPES: tuple[ScalarType, ...] = get_args(ScalarType)
+
+#: The output field that stands for all scalar fields.
+ALL_FIELDS = "*"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
 
@@ -46,11 +56,20 @@ class VectorField(msgspec.Struct, frozen=True, kw_only=True):
     index: IndexSpec
 
 
+class ScalarField(msgspec.Struct, frozen=True, kw_only=True):
+    """One column beside the vectors; `scalars.py` has its values."""
+
+    name: str
+    type: ScalarType
+    nullable: bool = False
+
+
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
-    """The columns of a collection. Scalar fields come with format 2 of the manifest's schema."""
+    """The columns of a collection; manifests of the first releases have no scalar fields."""
 
     primary_key: PrimaryKey = "int64"
     vector_fields: tuple[VectorField, ...]
+    scalar_fields: tuple[ScalarField, ...] = ()
 
     def field(self, name: str | None) -> VectorField:
         """Return the vector field of this name; None is the only one.
@@ -70,5 +89,37 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                 return field
         raise FieldNotFound(f"no vector field {name!r}, the collection has {self._names()}", field="field")
 
+    def field_names(self) -> list[str]:
+        """The names of all vector fields, then of all scalar fields."""
+        return [*(field.name for field in self.vector_fields), *(field.name for field in self.scalar_fields)]
+
+    def output_fields(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the scalar fields of these names, each once, in the order of the names; `*` is all of them.
+
+        Raises:
+            FieldNotFound: no scalar field has a name; says which is near.
+            InvalidArgument: a name is a vector field's.
+        """
+        known = [field.name for field in self.scalar_fields]
+        found: dict[str, None] = {}
+        for name in names:
+            if any(name == field.name for field in self.vector_fields):
+                raise InvalidArgument(
+                    f"{name!r} is a vector field, output_fields takes scalar fields only", field="output_fields"
+                )
+            if name != ALL_FIELDS and name not in known:
+                raise FieldNotFound(f"no scalar field {name!r}, {_hint(name, known)}", field="output_fields")
+            found |= dict.fromkeys(known if name == ALL_FIELDS else [name])
+        return tuple(found)
+
     def _names(self) -> str:
         return ", ".join(repr(field.name) for field in self.vector_fields)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    if name == ID_COLUMN:
+        return "ids are in every answer"
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"did you mean {nearest[0]!r}"
+    return f"the collection has {', '.join(map(repr, known))}" if known else "the collection has none"

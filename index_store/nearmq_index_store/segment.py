@@ -53,8 +53,8 @@ def build_segment(table: pa.Table, schema: Schema, folder: Path, *, threads: int
     and the larger of its copy and one index.
 
     Args:
-        table: the columns `id` (int64 or string) and every vector field (FixedSizeList<float32>[dim]); others are
-            left out.
+        table: the columns `id` (int64 or string), every vector field (FixedSizeList<float32>[dim]) and every scalar
+            field (a type that it can hold, `scalars.py`); others are left out.
         folder: empty, the caller's to remove.
         threads: of the index builds. HNSW differs from build to build with more than one.
 

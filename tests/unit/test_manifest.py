@@ -26,7 +26,7 @@ from nearmq_index_store.manifest import (
     manifest_key,
     read_manifest,
 )
-from nearmq_index_store.schema import IndexSpec, Schema, VectorField
+from nearmq_index_store.schema import IndexSpec, ScalarField, Schema, VectorField
 
 STORED = Path(__file__).parent / "data"
 COLLECTION = "0b8ab5f6-5d2f-4d5e-9a43-7f2f4e2f7a10"
@@ -80,6 +80,16 @@ STORED_MANIFEST = Manifest(
         )
     ),
 )
+STORED_MANIFEST_WITH_SCALARS = msgspec.structs.replace(
+    STORED_MANIFEST,
+    schema=msgspec.structs.replace(
+        SCHEMA,
+        scalar_fields=(
+            ScalarField(name="year", type="int64"),
+            ScalarField(name="tags", type="array<string>", nullable=True),
+        ),
+    ),
+)
 STORED_PAGE = (segment(10, rows=10), segment(20, rows=20, partition="2024"))
 
 names = st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
@@ -119,7 +129,7 @@ manifests = st.builds(
     attempt=ulids,
     state=st.sampled_from(["live", "dropped"]),
     name=names,
-    schema=st.just(SCHEMA),
+    schema=st.sampled_from([SCHEMA, STORED_MANIFEST_WITH_SCALARS.schema]),
     partitions=st.lists(names, max_size=4).map(tuple),
     pages=st.lists(st.builds(PageRef, blob=blobs, segments=st.integers(1, 1_000), rows=counts), max_size=4).map(tuple),
     ledger=st.builds(
@@ -162,13 +172,19 @@ def test_a_page_reads_as_it_was_written(page: tuple[SegmentEntry, ...]):
 
 
 def test_what_format_1_stored_stays_readable_and_is_written_the_same(store: BlobStore):
-    root, page = (STORED / "manifest-1").read_bytes(), (STORED / "page-1").read_bytes()
+    root, page = (STORED / "manifest-1-scalars").read_bytes(), (STORED / "page-1").read_bytes()
     store.put(manifest_key(COLLECTION, 7), root)
 
-    assert read_manifest(store, COLLECTION, 7) == STORED_MANIFEST
-    assert encode_manifest(STORED_MANIFEST) == root
+    assert read_manifest(store, COLLECTION, 7) == STORED_MANIFEST_WITH_SCALARS
+    assert encode_manifest(STORED_MANIFEST_WITH_SCALARS) == root
     assert decode_page(page, STORED_MANIFEST.pages[0], COLLECTION) == STORED_PAGE
     assert encode_page(STORED_PAGE) == page
+
+
+def test_a_manifest_from_before_scalar_fields_stays_readable(store: BlobStore):
+    store.put(manifest_key(COLLECTION, 7), (STORED / "manifest-1").read_bytes())
+
+    assert read_manifest(store, COLLECTION, 7) == STORED_MANIFEST
 
 
 def test_every_flipped_byte_and_every_cut_of_a_manifest_is_noticed(store: BlobStore):

@@ -4,6 +4,7 @@ Errors are the exceptions of `errors.py`; the command `nearmq` turns them into o
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 import typer
@@ -28,7 +29,16 @@ from nearmq_index_store.errors import AlreadyExists, InvalidArgument
 from nearmq_index_store.import_command import import_file
 from nearmq_index_store.manifest import SegmentEntry
 from nearmq_index_store.progress import ProgressDisplay
-from nearmq_index_store.schema import IndexSpec, Metric, PrimaryKey, Schema, VectorField
+from nearmq_index_store.schema import (
+    SCALAR_TYPES,
+    IndexSpec,
+    Metric,
+    PrimaryKey,
+    ScalarField,
+    ScalarType,
+    Schema,
+    VectorField,
+)
 from nearmq_index_store.verifying import Problem, verify
 
 app = typer.Typer(help="Make, fill, look at and drop the collections of a store.", no_args_is_help=True)
@@ -55,6 +65,13 @@ def create(
             metavar="NAME:DIM[:METRIC[:INDEX[:PARAMS]]]",
         ),
     ] = None,
+    scalar: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"A scalar field, such as year:int64:nullable; may be repeated. Types: {', '.join(SCALAR_TYPES)}.",
+            metavar="NAME:TYPE[:nullable]",
+        ),
+    ] = None,
     primary_key: Annotated[str, typer.Option(help="int64 or string.")] = "int64",
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
@@ -71,7 +88,13 @@ def create(
         if field
         else (_field(_DEFAULT_FIELD, dim or 0, metric, index, index_param or []),)
     )
-    schema = check_schema(Schema(primary_key=cast("PrimaryKey", primary_key), vector_fields=fields))
+    schema = check_schema(
+        Schema(
+            primary_key=cast("PrimaryKey", primary_key),
+            vector_fields=fields,
+            scalar_fields=tuple(_parse_scalar(text) for text in scalar or ()),
+        )
+    )
     catalog = open_catalog(store, cache, for_writing=not dry_run)
     version = None
     if not dry_run:
@@ -80,9 +103,7 @@ def create(
         raise AlreadyExists(f"collection {collection!r} exists already", field="collection")
     answer = {"collection": collection, "dry_run": dry_run, "version": version, **describe_schema(schema)}
     verb = "would create" if dry_run else "created"
-    print_answer(
-        answer, f"{verb} {collection}: {', '.join(map(_field_text, answer['vector_fields']))}", as_json=as_json
-    )
+    print_answer(answer, f"{verb} {collection}: {', '.join(_field_texts(answer))}", as_json=as_json)
 
 
 app.command("import")(import_file)
@@ -111,8 +132,8 @@ def show(
         table.add_row(part["name"], f"{part['rows']:,}", f"{part['segments']:,}", f"{part['bytes']:,}")
     console = Console()
     console.print(f"{facts['name']}, version {facts['version']}, primary key {facts['primary_key']}", highlight=False)
-    for vector_field in facts["vector_fields"]:
-        console.print(_field_text(vector_field), highlight=False, markup=False)
+    for text in _field_texts(facts):
+        console.print(text, highlight=False, markup=False)
     console.print(table)
 
 
@@ -230,9 +251,21 @@ def _parse_param(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def _field_text(field: dict[str, Any]) -> str:
-    params = ", ".join(f"{name}={value}" for name, value in field["index_params"].items())
-    return f"{field['name']} {field['dim']} {field['metric_type']} {field['index']}{f'({params})' if params else ''}"
+def _parse_scalar(text: str) -> ScalarField:
+    name, _, rest = text.partition(":")
+    kind, *flag = rest.split(":")
+    if not kind or flag not in ([], ["nullable"]):
+        raise InvalidArgument(f"--scalar {text!r} is not NAME:TYPE[:nullable]", field="scalar")
+    return ScalarField(name=name, type=cast("ScalarType", kind), nullable=bool(flag))
+
+
+def _field_texts(described: dict[str, Any]) -> Iterator[str]:
+    """A line for each field of what `describe_schema` gave."""
+    for field in described["vector_fields"]:
+        params = ", ".join(f"{name}={value}" for name, value in field["index_params"].items())
+        yield f"{field['name']} {field['dim']} {field['metric_type']} {field['index']}{f'({params})' if params else ''}"
+    for field in described["scalar_fields"]:
+        yield f"{field['name']} {field['type']}{' nullable' if field['nullable'] else ''}"
 
 
 def _problem_text(problem: Problem) -> str:

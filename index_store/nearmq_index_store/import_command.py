@@ -63,8 +63,9 @@ def import_file(
 ) -> None:
     """Add all rows of a file to a collection, in one version, or none of them.
 
-    A .npy file is a matrix of shape (rows, dim). Parquet and Arrow files have a column `id` and one for each vector
-    field, FixedSizeList or List of numbers. A key that the collection has, or that is there twice, is an error.
+    A .npy file is a matrix of shape (rows, dim). Parquet and Arrow files have a column `id`, one for each vector field,
+    FixedSizeList or List of numbers, and one for each scalar field, which a nullable one may lack. A key that the
+    collection has, or that is there twice, is an error.
     """
     options = ImportOptions(
         partition=partition,

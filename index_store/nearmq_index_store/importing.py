@@ -34,6 +34,9 @@ Stage = Literal["checking ids", "reading", "building", "storing", "committing"]
 #: Waits before a step that met an unavailable store is tried again: hours of work are not thrown away for a restart.
 _PATIENCE_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
+#: Arrow's offsets into the texts of a column have 32 bits.
+_MOST_SCALAR_BYTES = 1 << 30
+
 T = TypeVar("T")
 
 
@@ -53,8 +56,8 @@ class ImportOptions:
 
     Attributes:
         create_partition: make the partition, in the same commit, when the collection does not have it.
-        segment_bytes: vectors of one segment. Larger ones are searched faster and take more memory to build: some two
-            to three times this.
+        segment_bytes: vectors of one segment, and scalars of one. Larger ones are searched faster and take more memory
+            to build: some two to three times this.
         threads: of the index builds.
         folder: where segments are built before they are stored, on a disk: it holds one segment with its indexes.
     """
@@ -171,7 +174,8 @@ def _stored_segments(
     schema = manifest.schema
     with staging_folder(options.folder) as folder:
         tally.report("reading")
-        for table in _tables(source, schema, _rows_a_segment(tally.total, schema, options.segment_bytes)):
+        rows = _rows_a_segment(tally.total, schema, options.segment_bytes)
+        for table in _tables(source, schema, rows, min(options.segment_bytes, _MOST_SCALAR_BYTES)):
             with tempfile.TemporaryDirectory(dir=folder) as segment_folder:
                 tally.report("building")
                 built = build_segment(table, schema, Path(segment_folder), threads=options.threads)
@@ -190,32 +194,36 @@ def _rows_a_segment(total: int, schema: Schema, segment_bytes: int) -> int:
     return -(-total // segments)
 
 
-def _tables(source: Source, schema: Schema, rows: int) -> Iterator[pa.Table]:
-    """Gather batches into tables of this many rows, the last shorter; each is valid until the next is asked for."""
+def _tables(source: Source, schema: Schema, rows: int, scalar_bytes: int) -> Iterator[pa.Table]:
+    """Gather batches into tables of this many rows, or of fewer that hold so many bytes of scalars.
+
+    Each is valid until the next is asked for.
+    """
     buffers = {field.name: np.empty((rows, field.dim), dtype=np.float32) for field in schema.vector_fields}
-    ids: list[pa.Array] = []
-    filled = 0
+    others: list[pa.Table] = []  # ids and scalars
+    filled = held = 0
     for batch in source.batches():
         start = 0
         while start < len(batch.ids):
             taken = min(rows - filled, len(batch.ids) - start)
             for name, buffer in buffers.items():
                 buffer[filled : filled + taken] = batch.vectors[name][start : start + taken]
-            ids.append(batch.ids.slice(start, taken))
+            others.append(pa.table({ID_COLUMN: batch.ids, **batch.scalars}).slice(start, taken))
+            held += others[-1].drop_columns(ID_COLUMN).nbytes
             start, filled = start + taken, filled + taken
-            if filled == rows:
-                yield _table(ids, buffers, filled)
-                ids, filled = [], 0
+            if filled == rows or held >= scalar_bytes:
+                yield _table(others, buffers, filled)
+                others, filled, held = [], 0, 0
     if filled:
-        yield _table(ids, buffers, filled)
+        yield _table(others, buffers, filled)
 
 
-def _table(ids: list[pa.Array], buffers: dict[str, np.ndarray], rows: int) -> pa.Table:
-    columns = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(buffer[:rows].reshape(-1)), buffer.shape[1])
-        for name, buffer in buffers.items()
-    }
-    return pa.table({ID_COLUMN: pa.concat_arrays(ids), **columns})
+def _table(others: list[pa.Table], buffers: dict[str, np.ndarray], rows: int) -> pa.Table:
+    table = pa.concat_tables(others)
+    for name, buffer in buffers.items():
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(buffer[:rows].reshape(-1)), buffer.shape[1])
+        table = table.append_column(name, vectors)
+    return table
 
 
 def _patiently(step: Callable[[], T]) -> T:

@@ -2,10 +2,11 @@
 
 import io
 import random
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from nearmq_index_store.errors import (
     StoreUnavailable,
 )
 from nearmq_index_store.importing import Imported, ImportOptions, Progress, import_rows
-from nearmq_index_store.rows import open_rows
-from nearmq_index_store.schema import IndexSpec, Schema, VectorField
+from nearmq_index_store.rows import Rows, open_rows
+from nearmq_index_store.schema import IndexSpec, ScalarField, Schema, VectorField
 from nearmq_index_store.sources import open_source
 from nearmq_index_store.verifying import verify
 
@@ -54,8 +55,8 @@ class Importer:
         self.catalog = catalog
         self.folder = folder
 
-    def create(self, *fields: VectorField, primary_key: str = "int64") -> None:
-        schema = Schema(primary_key=primary_key, vector_fields=fields or (field(),))
+    def create(self, *fields: VectorField, primary_key: str = "int64", scalars: tuple[ScalarField, ...] = ()) -> None:
+        schema = Schema(primary_key=primary_key, vector_fields=fields or (field(),), scalar_fields=scalars)
         self.catalog.create("books", schema, job_id="create")
 
     def run(self, name: str, *, ids: str | None = None, first_id: int | None = None, **options: object) -> Imported:
@@ -88,16 +89,26 @@ class Importer:
         return name
 
     def rows(self, name: str = "vector") -> dict[int | str, np.ndarray]:
-        """All rows of the collection, read back from the blobs."""
-        snapshot = self.catalog.snapshot("books")
+        """All vectors of the collection by id, read back from the blobs."""
         found: dict[int | str, np.ndarray] = {}
+        for rows in self.opened():
+            found |= zip(rows.ids.tolist(), rows.vectors(name), strict=True)
+        return found
+
+    def scalars(self, name: str) -> dict[int | str, object]:
+        """All values of a scalar field by id, read back from the blobs."""
+        found: dict[int | str, object] = {}
+        for rows in self.opened():
+            found |= zip(rows.ids.tolist(), rows.values_at(name, np.arange(len(rows))), strict=True)
+        return found
+
+    def opened(self) -> Iterator[Rows]:
+        snapshot = self.catalog.snapshot("books")
         for entry in snapshot.segments:
             path = self.folder / entry.id
             with path.open("wb") as file:
                 copy_blob(self.catalog.store, entry.rows_blob, file)
-            rows = open_rows(path, entry.rows, snapshot.manifest.schema)
-            found |= zip(rows.ids.tolist(), rows.vectors(name), strict=True)
-        return found
+            yield open_rows(path, entry.rows, snapshot.manifest.schema)
 
     def is_clean(self) -> bool:
         return list(verify(self.catalog, "books")) == []
@@ -192,6 +203,97 @@ def test_several_fields_and_string_keys_come_from_one_table_into_even_segments(i
     assert importer.is_clean()
 
 
+GOOD = fixed(vectors(3))
+NUMBERED = pa.array([1, 2, 3])
+YEAR = ScalarField(name="year", type="int64")
+TAGS = ScalarField(name="tags", type="array<string>", nullable=True)
+NOTES = ScalarField(name="notes", type="json", nullable=True)
+
+
+@pytest.mark.parametrize("write", ["parquet", "arrow", "stream"])
+def test_scalar_columns_become_scalar_fields(importer: Importer, write: str):
+    importer.create(field(index="IVF_FLAT"), scalars=(YEAR, TAGS, NOTES))
+    years = [1900 + number % 100 for number in range(ROWS)]
+    tags = [None if number % 3 == 0 else ["a", str(number)] for number in range(ROWS)]
+    columns = {
+        "tags": pa.array(tags, pa.large_list(pa.string())),
+        "year": pa.array(years, pa.int16()),
+        "id": pa.array(range(ROWS)),
+        "vector": fixed(vectors()),
+    }
+    match write:
+        case "parquet":
+            name = importer.parquet("x.parquet", **columns)
+        case "arrow":
+            name = importer.arrow("x.arrow", **columns)
+        case _:
+            name = importer.arrow("x.arrow", as_stream=True, **columns)
+
+    importer.run(name, segment_bytes=400 * 4 * DIM)
+
+    assert len(importer.catalog.snapshot("books").segments) == 3
+    assert importer.scalars("year") == dict(enumerate(years))
+    assert importer.scalars("tags") == dict(enumerate(tags))
+    assert importer.scalars("notes") == dict.fromkeys(range(ROWS))  # the file has no such column
+    assert_equal(importer.rows(), list(range(ROWS)), vectors())
+    assert importer.is_clean()
+
+
+def test_npy_rows_have_no_scalars(importer: Importer):
+    importer.create(scalars=(TAGS, NOTES))
+
+    importer.run(importer.npy("x.npy", vectors()))
+
+    assert importer.scalars("tags") == dict.fromkeys(range(ROWS))
+    assert importer.is_clean()
+
+
+def test_a_segment_ends_where_its_scalars_are_as_many_bytes_as_its_vectors_may_be(importer: Importer):
+    importer.create(scalars=(ScalarField(name="text", type="string"),))
+    texts = pa.array([str(number) * 10_000 for number in range(ROWS)])
+    columns = {"id": pa.array(range(ROWS)), "vector": fixed(vectors()), "text": texts}
+
+    imported = importer.run(importer.arrow("x.arrow", **columns), segment_bytes=8 << 20)
+
+    assert sum(entry.rows for entry in imported.segments) == ROWS
+    assert 2 <= len(imported.segments) <= 4  # of some 29 MB
+    assert importer.scalars("text") == dict(enumerate(texts.to_pylist()))
+
+
+BAD_SCALARS: dict[str, tuple[ScalarField, pa.Array | None, str]] = {
+    "missing": (YEAR, None, "x.parquet: column 'year' is missing; expected 'id', 'vector', 'year'"),
+    "type": (YEAR, pa.array([1.0] * 3), "x.parquet: field 'year': expected int64, got double"),
+    "null": (YEAR, pa.array([1, 2, None]), "x.parquet: row 2: field 'year': expected int64, got null"),
+    "JSON": (
+        NOTES,
+        pa.array(["{}", None, "{"]),
+        "x.parquet: row 2: field 'notes': expected JSON, got '{' (Input data was truncated)",
+    ),
+    "array": (TAGS, pa.array([["a"], [None], []]), "row 1: field 'tags': expected array<string> without nulls, got"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCALARS)
+def test_a_bad_scalar_names_its_file_row_and_field_and_changes_nothing(importer: Importer, case: str):
+    scalar, column, message = BAD_SCALARS[case]
+    importer.create(scalars=(scalar,))
+    columns = {"id": NUMBERED, "vector": GOOD} | ({} if column is None else {scalar.name: column})
+
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        importer.run(importer.parquet("x.parquet", **columns))
+
+    assert importer.catalog.snapshot("books").manifest.version == 1
+    assert [key for key in blobs(importer) if "/m/" not in key] == []
+
+
+def test_files_that_do_not_fit_the_scalar_fields_are_refused(importer: Importer):
+    importer.create(scalars=(YEAR, TAGS))
+    with pytest.raises(InvalidArgument, match=r"a \.npy file holds no scalars, the collection needs 'year'"):
+        importer.run(importer.npy("x.npy", vectors()))
+    with pytest.raises(InvalidArgument, match="column 'tag' is unknown, did you mean 'tags'"):
+        importer.run(importer.parquet("x.parquet", id=NUMBERED, vector=GOOD, year=NUMBERED, tag=NUMBERED))
+
+
 def test_an_import_may_make_its_partition_in_the_same_version(importer: Importer):
     importer.create()
     name = importer.npy("x.npy", vectors())
@@ -206,8 +308,6 @@ def test_an_import_may_make_its_partition_in_the_same_version(importer: Importer
 
 
 Bad = Callable[[Importer], str]
-GOOD = fixed(vectors(3))
-NUMBERED = pa.array([1, 2, 3])
 
 
 def broken(value: float, row: int = 2) -> np.ndarray:

@@ -39,6 +39,23 @@ def store(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     return Shell(capfd)
 
 
+def test_scalar_fields_are_declared_and_listed(store: Shell):
+    scalars = ("--scalar", "year:int64", "--scalar", "tags:array<string>:nullable")
+    created = store.json("create", "books", "--dim", "16", *scalars)
+    assert created["scalar_fields"] == [
+        {"name": "year", "type": "int64", "nullable": False},
+        {"name": "tags", "type": "array<string>", "nullable": True},
+    ]
+    assert store.json("show", "books")["scalar_fields"] == created["scalar_fields"]
+    shown = store("show", "books")
+    assert "year int64\n" in shown
+    assert "tags array<string> nullable\n" in shown
+    for bad in ("year", "year:", "year:int64:null", "year:int64:nullable:x", "year:int64:"):
+        error = store("create", "films", "--dim", "16", "--scalar", bad, code=2)
+        assert f"--scalar {bad!r} is not NAME:TYPE[:nullable]" in error
+    assert "must be one of bool, int64" in store("create", "films", "--dim", "16", "--scalar", "a:int32", code=2)
+
+
 def test_a_collection_is_made_filled_shown_verified_renamed_and_dropped(store: Shell):
     created = store.json("create", "books", "--dim", "16", "--metric", "COSINE", "--index-param", "M=8")
     assert created["vector_fields"] == [

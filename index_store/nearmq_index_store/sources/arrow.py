@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import InvalidArgument
-from nearmq_index_store.schema import ID_COLUMN, Schema, VectorField
+from nearmq_index_store.scalars import no_scalars
+from nearmq_index_store.schema import ID_COLUMN, ScalarField, Schema, VectorField
 from nearmq_index_store.sources.checks import (
     check_id_type,
+    check_scalar_type,
     check_value_type,
     map_columns,
+    to_column,
     to_ids,
     to_matrix,
     wrong_dim,
@@ -46,6 +49,9 @@ class ArrowSource:
         check_id_type(path, ID_COLUMN, found.field(ID_COLUMN).type, schema.primary_key)
         for field in schema.vector_fields:
             self._check_vectors(field, found.field(self._columns[field.name]).type)
+        for scalar in schema.scalar_fields:
+            if scalar.name in self._columns:
+                check_scalar_type(path, scalar, found.field(scalar.name).type)
 
     def ids(self) -> Iterator[pa.Array]:
         """Read the primary keys alone."""
@@ -60,7 +66,8 @@ class ArrowSource:
                 field.name: self._to_matrix(first_row, batch.column(self._columns[field.name]), field)
                 for field in self._schema.vector_fields
             }
-            yield Batch(ids, vectors)
+            scalars = {field.name: self._to_column(first_row, batch, field) for field in self._schema.scalar_fields}
+            yield Batch(ids, vectors, scalars)
 
     def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield each batch with the number of its first row."""
@@ -97,6 +104,11 @@ class ArrowSource:
             row = first_row + pc.index(pc.is_null(values), value=True).as_py() // field.dim
             raise self._null(row, field, "finite float32")
         return to_matrix(self.path, first_row, values.to_numpy(zero_copy_only=False).reshape(-1, field.dim), field)
+
+    def _to_column(self, first_row: int, batch: pa.RecordBatch, field: ScalarField) -> pa.Array:
+        if field.name not in self._columns:
+            return no_scalars(field, batch.num_rows)
+        return to_column(self.path, first_row, batch.column(field.name), field)
 
     def _null(self, row: int, field: VectorField, expected: str) -> InvalidArgument:
         return InvalidArgument(

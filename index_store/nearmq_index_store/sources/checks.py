@@ -10,30 +10,32 @@ import pyarrow.compute as pc
 
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import DimensionMismatch, InvalidArgument
-from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, Schema, VectorField
+from nearmq_index_store.scalars import BadValue, can_hold, to_scalars
+from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, ScalarField, Schema, VectorField
 
 #: Values that become float32 as they are, but for a rounding: halves, floats, doubles and small integers.
 _VALUE_KINDS = {"f2", "f4", "f8", "i1", "i2", "u1", "u2"}
 
 
 def map_columns(path: Path, found: list[str], schema: Schema) -> dict[str, str]:
-    """Return the file's column for the primary key and for each vector field.
+    """Return the file's column for the primary key and for each field; a nullable field may have none.
 
-    The only vector field of a schema may have any name in the file, as long as it is the only column beside `id`.
+    The only field of a schema may have any name in the file, as long as it is the only column beside `id`.
 
     Raises:
         InvalidArgument: a column is missing, unknown, or there twice; all are named.
     """
-    wanted = [ID_COLUMN, *(field.name for field in schema.vector_fields)]
+    nullable = {field.name for field in schema.scalar_fields if field.nullable}
+    wanted = [ID_COLUMN, *schema.field_names()]
     others = [name for name in found if name != ID_COLUMN]
     if len(wanted) == len(found) == 2 and len(others) == 1:  # noqa: PLR2004  the id and one other
         return dict(zip(wanted, [ID_COLUMN, *others], strict=True))
-    wrong = [f"column {name!r} is missing" for name in wanted if name not in found]
+    wrong = [f"column {name!r} is missing" for name in wanted if name not in found and name not in nullable]
     wrong += [f"column {name!r} is there more than once" for name in sorted(set(found)) if found.count(name) > 1]
     wrong += [f"column {name!r} is unknown{_hint(name, wanted)}" for name in found if name not in wanted]
     if wrong:
         raise InvalidArgument(f"{path}: {'; '.join(wrong)}; expected {', '.join(map(repr, wanted))}", field="columns")
-    return {name: name for name in wanted}
+    return {name: name for name in wanted if name in found}
 
 
 def check_id_type(path: Path, column: str, found: pa.DataType, primary_key: PrimaryKey) -> None:
@@ -89,6 +91,23 @@ def to_matrix(path: Path, first_row: int, values: npt.NDArray[np.generic], field
             field=field.name,
         )
     return matrix
+
+
+def check_scalar_type(path: Path, field: ScalarField, found: pa.DataType) -> None:
+    """Raise InvalidArgument unless the column's values can become the field's, as far as the type tells."""
+    if not can_hold(field, found):
+        raise InvalidArgument(f"{path}: field {field.name!r}: expected {field.type}, got {found}", field=field.name)
+
+
+def to_column(path: Path, first_row: int, column: pa.Array, field: ScalarField) -> pa.Array:
+    """Return the values of a scalar field in its own type."""
+    try:
+        return to_scalars(field, column)
+    except BadValue as bad:
+        raise InvalidArgument(
+            f"{path}: row {first_row + bad.row}: field {field.name!r}: expected {bad.expected}, got {bad.got}",
+            field=field.name,
+        ) from None
 
 
 def wrong_dim(path: Path, row: int | None, field: VectorField, got: int) -> DimensionMismatch:

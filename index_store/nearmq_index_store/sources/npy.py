@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from nearmq_index_store.errors import InvalidArgument
+from nearmq_index_store.scalars import no_scalars
 from nearmq_index_store.schema import ID_COLUMN, Schema
 from nearmq_index_store.sources.checks import check_id_type, check_value_type, to_ids, to_matrix, wrong_dim
 from nearmq_index_store.sources.protocol import Batch, rows_a_batch
@@ -34,6 +35,13 @@ class NpySource:
                 "expected .parquet or .arrow",
                 field="file",
             )
+        needed = [field.name for field in schema.scalar_fields if not field.nullable]
+        if needed:
+            raise InvalidArgument(
+                f"{path}: a .npy file holds no scalars, the collection needs {', '.join(map(repr, needed))}: "
+                "expected .parquet or .arrow",
+                field="file",
+            )
         if ids_path is None and schema.primary_key == "string":
             raise InvalidArgument(f"{path}: the primary keys are strings: expected a file of ids (--ids)", field="ids")
         self.path = path
@@ -56,7 +64,8 @@ class NpySource:
         """Read whole rows."""
         for start, stop in self._ranges():
             matrix = to_matrix(self.path, start, self._matrix[start:stop], self._field)
-            yield Batch(self._ids_of(start, stop), {self._field.name: matrix})
+            scalars = {field.name: no_scalars(field, stop - start) for field in self._schema.scalar_fields}
+            yield Batch(self._ids_of(start, stop), {self._field.name: matrix}, scalars)
             # What was read is in the page cache; mapped on, it would count as this process's memory.
             self._matrix.base.madvise(mmap.MADV_DONTNEED)
 

@@ -13,8 +13,11 @@ import pyarrow as pa
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.schema import Schema
 
-#: What one batch holds of vectors; the pages of a mapped file are given back after each.
+#: What one batch holds; the pages of a mapped file are given back after each.
 BATCH_BYTES = 8 << 20
+
+#: What one scalar is taken to need, so that a batch of long texts beside short vectors is no large one.
+_SCALAR_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,12 @@ class Batch:
     Attributes:
         ids: int64 or string, as the schema's primary key; no nulls.
         vectors: float32 of shape (rows, dim) by field name, finite; valid until the next batch is read.
+        scalars: of every scalar field by its name, in the field's own type.
     """
 
     ids: pa.Array
     vectors: Mapping[str, FloatMatrix]
+    scalars: Mapping[str, pa.Array]
 
 
 class Source(Protocol):
@@ -58,7 +63,7 @@ class Source(Protocol):
 
 def rows_a_batch(schema: Schema) -> int:
     """How many rows make a batch."""
-    return max(1, BATCH_BYTES // row_bytes(schema))
+    return max(1, BATCH_BYTES // (row_bytes(schema) + _SCALAR_BYTES * len(schema.scalar_fields)))
 
 
 def row_bytes(schema: Schema) -> int:

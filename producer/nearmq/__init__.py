@@ -11,7 +11,7 @@ from nearmq import errors
 from nearmq.client import Client, connect
 from nearmq.collection import Collection
 from nearmq.errors import NearmqError
-from nearmq.jobs import VectorFieldSpec
+from nearmq.jobs import ScalarFieldSpec, VectorFieldSpec
 from nearmq.results import Hit, QueryHits, SearchResults
 from nearmq.schema import Schema
 
@@ -23,6 +23,7 @@ __all__ = [
     "Hit",
     "NearmqError",
     "QueryHits",
+    "ScalarFieldSpec",
     "Schema",
     "SearchResults",
     "VectorFieldSpec",

@@ -5,6 +5,7 @@ data's state: what needs the collection's schema is checked by the index store.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -48,6 +49,7 @@ class Bounds:
         expr_bytes: UTF-8 bytes of a filter expression.
         names: partition names or output fields of one job.
         vector_fields: vector fields of a collection.
+        scalar_fields: scalar fields of a collection.
         params: search or index parameters.
     """
 
@@ -62,6 +64,7 @@ class Bounds:
     expr_bytes: int = 65_536
     names: int = 1_024
     vector_fields: int = 8
+    scalar_fields: int = 64
     params: int = 32
 
 
@@ -149,14 +152,21 @@ def _check_create(job: CreateJob, bounds: Bounds) -> None:
         raise InvalidArgument(
             f"a create takes either vector_fields or partition_name, {given} given", field="vector_fields"
         )
+    if job.scalar_fields and not job.vector_fields:
+        raise InvalidArgument("scalar_fields are of a collection, give vector_fields too", field="scalar_fields")
     _check_optional_name("partition_name", job.partition_name)
     _check_at_most("vector_fields", len(job.vector_fields), bounds.vector_fields, "fields")
     for position, spec in enumerate(job.vector_fields):
         _check_vector_field(f"vector_fields[{position}]", spec, bounds)
-    names = [spec.name for spec in job.vector_fields]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidArgument(f"vector field {name!r} is there {names.count(name)} times", field="vector_fields")
+    _check_at_most("scalar_fields", len(job.scalar_fields), bounds.scalar_fields, "fields")
+    for position, scalar in enumerate(job.scalar_fields):
+        _check_name(f"scalar_fields[{position}].name", scalar.name)
+    vectors, scalars = [spec.name for spec in job.vector_fields], [spec.name for spec in job.scalar_fields]
+    counts = Counter([*vectors, *scalars])
+    for argument, names in (("vector_fields", vectors), ("scalar_fields", scalars)):
+        for name in names:
+            if counts[name] > 1:
+                raise InvalidArgument(f"field {name!r} is there {counts[name]} times", field=argument)
 
 
 def _check_vector_field(path: str, spec: VectorFieldSpec, bounds: Bounds) -> None:

@@ -111,7 +111,7 @@ class Client:
             metric: `L2`, `IP` or `COSINE`.
             index: `FLAT`, `HNSW`, `IVF_FLAT`, `IVF_SQ8` or `IVF_PQ`.
             index_params: as Milvus names them: M, efConstruction, nlist, m, nbits.
-            schema: several fields, or string primary keys.
+            schema: several fields, scalar fields, or string primary keys.
             timeout_s: how long to wait; None for the client's default.
 
         Raises:
@@ -125,7 +125,12 @@ class Client:
                 name="vector", dim=dim or 0, metric_type=metric, index=index, index_params=dict(index_params or {})
             )
             schema = Schema(vector_fields=[spec])
-        job = CreateJob(collection=name, vector_fields=list(schema.vector_fields), primary_key=schema.primary_key)
+        job = CreateJob(
+            collection=name,
+            vector_fields=list(schema.vector_fields),
+            scalar_fields=list(schema.scalar_fields),
+            primary_key=schema.primary_key,
+        )
         self.submit(job, timeout_s=timeout_s).result()
         return self.collection(name)
 

@@ -18,6 +18,9 @@ Metric = Literal["L2", "IP", "COSINE"]
 Encoding = Literal["json", "base64"]
 IdFormat = Literal["int", "string"]
 PrimaryKey = Literal["int64", "string"]
+ScalarType = Literal[
+    "bool", "int64", "float64", "string", "json", "array<bool>", "array<int64>", "array<float64>", "array<string>"
+]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,11 +85,20 @@ class VectorFieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     index_params: dict[str, int] = {}
 
 
+class ScalarFieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One scalar column of a collection to create."""
+
+    name: str
+    type: ScalarType
+    nullable: bool = False
+
+
 class CreateJob(Job, frozen=True, kw_only=True):
     """Create a collection, or, when `partition_name` is given and `vector_fields` is not, a partition of one."""
 
     collection: str
     vector_fields: list[VectorFieldSpec] = []
+    scalar_fields: list[ScalarFieldSpec] = []
     primary_key: PrimaryKey = "int64"
     partition_name: str | None = None
 
@@ -153,7 +165,8 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The hits of one query, nearest first, ties by smaller id.
 
     `ids` is int64 of shape (hits,), or str objects when the collection's primary key is string; `distances` is
-    float32 of shape (hits,): L2 squared ascending, IP and COSINE descending.
+    float32 of shape (hits,): L2 squared ascending, IP and COSINE descending. `fields` holds for each output field the
+    list of its values, one a hit.
     """
 
     ids: Any

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from nearmq.errors import InvalidArgument
-from nearmq.jobs import Encoding, IdFormat, Metric, PrimaryKey, VectorFieldSpec
+from nearmq.jobs import Encoding, IdFormat, Metric, PrimaryKey, ScalarFieldSpec, ScalarType, VectorFieldSpec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -17,7 +17,10 @@ _CHOICES = {
     "encoding": get_args(Encoding),
     "id_format": get_args(IdFormat),
     "primary_key": get_args(PrimaryKey),
+    "type": get_args(ScalarType),
 }
+#: The objects that stand in lists, by the list's key.
+_LISTED: dict[str, type[msgspec.Struct]] = {"vector_fields": VectorFieldSpec, "scalar_fields": ScalarFieldSpec}
 #: What msgspec calls the types of JSON values in its messages.
 _TYPE_NAMES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null", list: "array", dict: "object"}
 _EXPECTED = {
@@ -65,10 +68,11 @@ def _check_keys(tree: dict[str, Any], struct: type[msgspec.Struct], path: str = 
         if key not in struct.__struct_fields__:
             field = f"{path}{key}"[:200]
             raise InvalidArgument(f"unknown key {field!r}, {nearest(key, struct.__struct_fields__)}", field=field)
-    specs = tree.get("vector_fields")
-    for position, spec in enumerate(specs if isinstance(specs, list) else ()):
-        if isinstance(spec, dict):
-            _check_keys(spec, VectorFieldSpec, f"vector_fields[{position}].")
+    for name, listed in _LISTED.items():
+        specs = tree.get(name)
+        for position, spec in enumerate(specs if isinstance(specs, list) else ()):
+            if isinstance(spec, dict):
+                _check_keys(spec, listed, f"{name}[{position}].")
 
 
 def _explained(message: str, tree: dict[str, Any]) -> InvalidArgument:
@@ -81,7 +85,7 @@ def _explained(message: str, tree: dict[str, Any]) -> InvalidArgument:
     types = _MESSAGE.match(message)
     field, value = _locate(tree, path, types["got"] if types else "")
     expected = _EXPECTED.get(types["expected"], types["expected"]) if types else ""
-    if field in _CHOICES or field.endswith(".metric_type"):
+    if field in _CHOICES or field.endswith(("].metric_type", "].type")):
         expected = f"one of {', '.join(map(repr, _CHOICES[field.rpartition('.')[2]]))}"
     return InvalidArgument(f"{field or 'the job'} is {value!r:.80}, expected {expected}", field=field or None)
 

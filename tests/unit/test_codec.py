@@ -3,7 +3,7 @@
 import json
 import random
 import string
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ from nearmq.jobs import (
     ReleaseJob,
     RenameJob,
     Reply,
+    ScalarFieldSpec,
+    ScalarType,
     SearchJob,
     TimingMs,
     VectorFieldSpec,
@@ -88,11 +90,25 @@ VECTOR_FIELDS = st.lists(
     max_size=3,
     unique_by=lambda spec: spec.name,
 )
+SCALAR_FIELDS = st.lists(
+    st.builds(
+        ScalarFieldSpec,
+        name=NAMES,
+        type=st.sampled_from(get_args(ScalarType)),
+        nullable=st.booleans(),
+    ),
+    max_size=3,
+    unique_by=lambda spec: spec.name,
+)
 OTHER_JOBS = st.one_of(
     searches(ids=st.lists(INT64, max_size=5) | st.lists(TEXTS, max_size=5)),
     st.builds(
-        CreateJob, collection=NAMES, vector_fields=VECTOR_FIELDS, primary_key=st.sampled_from(["int64", "string"])
-    ),
+        CreateJob,
+        collection=NAMES,
+        vector_fields=VECTOR_FIELDS,
+        scalar_fields=SCALAR_FIELDS,
+        primary_key=st.sampled_from(["int64", "string"]),
+    ).filter(lambda job: {spec.name for spec in job.vector_fields}.isdisjoint(spec.name for spec in job.scalar_fields)),
     st.builds(CreateJob, collection=NAMES, partition_name=NAMES),
     st.builds(DropJob, collection=NAMES, partition_name=maybe(NAMES)),
     st.builds(RenameJob, collection=NAMES, new_name=NAMES),

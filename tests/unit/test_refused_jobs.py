@@ -165,6 +165,7 @@ def test_too_much_exceeds_a_limit_that_is_named(case: str):
 
 
 FIELD = {"name": "title", "dim": 8}
+SCALAR = {"name": "year", "type": "int64"}
 OTHERS = {
     "type unknown": ("serch", "serch.books", search(), "type", "did you mean 'search'"),
     "type empty": ("", "search.books", search(), "type", "known are create"),
@@ -233,6 +234,69 @@ OTHERS = {
         "primary_key",
         "'uuid', expected one of 'int64', 'string'",
     ),
+    "create: scalars of a partition": (
+        "create",
+        "create.books",
+        {"scalar_fields": [SCALAR], "partition_name": "p"},
+        "scalar_fields",
+        "give vector_fields too",
+    ),
+    "create: scalar's type": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR | {"type": "int32"}]},
+        "scalar_fields[0].type",
+        "'int32', expected one of 'bool', 'int64'",
+    ),
+    "create: no type": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [{"name": "year"}]},
+        "scalar_fields[0].type",
+        "missing",
+    ),
+    "create: nullable": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR, SCALAR | {"nullable": 1}]},
+        "scalar_fields[1].nullable",
+        "1, expected true or false",
+    ),
+    "create: scalar's name": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR | {"name": "*"}]},
+        "scalar_fields[0].name",
+        "'*'",
+    ),
+    "create: scalar named as a vector": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR | {"name": "title"}]},
+        "vector_fields",
+        "'title' is there 2 times",
+    ),
+    "create: scalar twice": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR, SCALAR]},
+        "scalar_fields",
+        "'year' is there 2 times",
+    ),
+    "create: unknown key of a scalar": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": [SCALAR | {"null": True}]},
+        "scalar_fields[0].null",
+        "did you mean 'nullable'",
+    ),
+    "create: scalar fields an object": (
+        "create",
+        "create.books",
+        {"vector_fields": [FIELD], "scalar_fields": {"year": "int64"}},
+        "scalar_fields",
+        "expected a list",
+    ),
     "drop: partition's name": ("drop", "drop.books", {"partition_name": ""}, "partition_name", "''"),
     "rename: no new name": ("rename", "rename.books", {}, "new_name", "missing"),
     "rename: new name": ("rename", "rename.books", {"new_name": "a/b"}, "new_name", "'a/b'"),
@@ -253,6 +317,13 @@ def test_any_other_wrong_job_is_an_invalid_argument_too(case: str):
     job_type, key, body, field, named = OTHERS[case]
     body = {} if body is None else {"collection": "books"} | body
     assert_refused(InvalidArgument, field, named, body, job_type=job_type, key=key)
+
+
+def test_too_many_scalar_fields_exceed_a_limit():
+    body = {"collection": "books", "vector_fields": [FIELD]}
+    body["scalar_fields"] = [{"name": f"f{number}", "type": "bool"} for number in range(65)]
+    named = "scalar_fields has 65 fields, allowed are at most 64"
+    assert_refused(LimitExceeded, "scalar_fields", named, body, job_type="create", key="create.books")
 
 
 @pytest.mark.parametrize(

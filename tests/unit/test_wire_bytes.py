@@ -22,6 +22,7 @@ from nearmq.jobs import (
     PingJob,
     ReleaseJob,
     RenameJob,
+    ScalarFieldSpec,
     SearchJob,
     TimingMs,
     VectorFieldSpec,
@@ -69,6 +70,14 @@ JOBS: dict[str, Job] = {
                 index_params={"M": 16, "efConstruction": 200},
             ),
             VectorFieldSpec(name="cover", dim=512, metric_type="L2", index="HNSW", index_params={}),
+        ],
+    ),
+    "create.scalars": CreateJob(
+        collection="books",
+        vector_fields=[VectorFieldSpec(name="title", dim=256)],
+        scalar_fields=[
+            ScalarFieldSpec(name="year", type="int64"),
+            ScalarFieldSpec(name="tags", type="array<string>", nullable=True),
         ],
     ),
     "create.partition": CreateJob(collection="books", partition_name="2024"),
@@ -165,7 +174,7 @@ def test_the_page_lists_every_error_code_and_whether_it_is_retryable():
 
 
 def test_the_page_lists_every_key_of_every_job():
-    structs = [*JOB_TYPES.values(), VectorFieldSpec]
+    structs = [*JOB_TYPES.values(), VectorFieldSpec, ScalarFieldSpec]
     keys = {key for struct in structs for key in struct.__struct_fields__}
     assert keys <= set(re.findall(r"[`\"](\w+)[`\"]", WIRE_PAGE))
 

@@ -5,7 +5,7 @@ from nearmq.jobs import CreateJob, DescribeJob, DropJob, Job, ListJob, RenameJob
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.describing import describe
 from nearmq_index_store.manifest import Manifest
-from nearmq_index_store.schema import IndexSpec, Schema, VectorField
+from nearmq_index_store.schema import IndexSpec, ScalarField, Schema, VectorField
 
 
 def run_catalog_job(catalog: Catalog, job: Job, job_id: str) -> Reply:
@@ -53,5 +53,8 @@ def _schema(job: CreateJob) -> Schema:
                 index=IndexSpec(kind=spec.index, params=spec.index_params),
             )
             for spec in job.vector_fields
+        ),
+        scalar_fields=tuple(
+            ScalarField(name=spec.name, type=spec.type, nullable=spec.nullable) for spec in job.scalar_fields
         ),
     )

@@ -38,11 +38,12 @@ class World:
         ids: Sequence[int] | Sequence[str],
         vectors: np.ndarray | Mapping[str, np.ndarray],
         *,
+        scalars: Mapping[str, Sequence[object]] | None = None,
         partition: str = "_default",
         segments: int = 1,
     ) -> None:
         """Append rows to a collection, cut into segments, as one version."""
-        fill(self.store, collection, ids, vectors, partition=partition, segments=segments)
+        fill(self.store, collection, ids, vectors, scalars=scalars, partition=partition, segments=segments)
 
     def reply_to(self, job: Job, **properties: object) -> Reply:
         """Publish a job with other properties than the client's own, and return its reply; raises its error."""
@@ -60,10 +61,11 @@ def fill(
     ids: Sequence[int] | Sequence[str],
     vectors: np.ndarray | Mapping[str, np.ndarray],
     *,
+    scalars: Mapping[str, Sequence[object]] | None = None,
     partition: str = "_default",
     segments: int = 1,
 ) -> None:
-    """Append rows to a collection, cut into segments, as one version."""
+    """Append rows to a collection, cut into segments, as one version; JSON of scalars is given as text."""
     catalog = Catalog(store)
     manifest = catalog.snapshot(collection).manifest
     by_field = vectors if isinstance(vectors, Mapping) else {manifest.schema.vector_fields[0].name: vectors}
@@ -71,6 +73,7 @@ def fill(
         name: pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
         for name, rows in by_field.items()
     }
+    columns |= {name: pa.array(values) for name, values in (scalars or {}).items()}
     table = pa.table(columns)
     entries = []
     for part in np.array_split(np.arange(len(ids)), segments):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import Distances, FloatMatrix, exact_distances, nearest_first
+from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers, exact_distances, nearest_first
 from nearmq_index_store.errors import (
     DimensionMismatch,
     InvalidArgument,
@@ -25,6 +25,11 @@ from nearmq_index_store.rows import Ids
 from nearmq_index_store.schema import METRICS, Metric, PrimaryKey, Schema, VectorField
 from nearmq_index_store.segment import Segment
 
+#: int64: the number of a part, times 2^32, plus the number of a row in it.
+Places = npt.NDArray[np.int64]
+
+_ROW_BITS = 32
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hits:
@@ -35,12 +40,14 @@ class Hits:
         distances: float32, shape (n, width).
         counts: int64, shape (n,): how many hits each query has; what lies beyond is padding (0, None).
         metric: what the distances are, and hence their order.
+        places: shape (n, width): where each hit's row is; None where nobody asked.
     """
 
     ids: Ids
     distances: Distances
     counts: npt.NDArray[np.int64]
     metric: Metric
+    places: Places | None = None
 
 
 def resolve(
@@ -108,16 +115,21 @@ def plan(snapshot: Snapshot, partition_names: Iterable[str] | None) -> tuple[Seg
     return tuple(segment for segment in snapshot.segments if segment.partition in wanted)
 
 
-def search_part(segment: Segment, queries: FloatMatrix, limit: int, params: SearchParams) -> Hits:
+def search_part(
+    segment: Segment, queries: FloatMatrix, limit: int, params: SearchParams, *, part: int | None = None
+) -> Hits:
     """Search one segment.
 
     Args:
         queries: float32, shape (n, dim), C-contiguous, finite.
         limit: at least 1, and at most what `resolve` made the params for; more than the segment holds gives fewer hits.
         params: what `resolve` returned.
+        part: the caller's number of the segment, when the hits are to say where their rows are.
     """
     vectors, metric = segment.rows.vectors(segment.field.name), segment.field.metric
-    hits = _padded(len(queries), min(limit, len(vectors)), metric, segment.rows.primary_key)
+    hits = _padded(
+        len(queries), min(limit, len(vectors)), metric, segment.rows.primary_key, with_places=part is not None
+    )
     for i, rows in enumerate(segment.index.candidates(queries, limit, params)):
         distances = exact_distances(queries[i], vectors, rows, metric)
         ids = segment.rows.ids_at(rows)
@@ -125,25 +137,28 @@ def search_part(segment: Segment, queries: FloatMatrix, limit: int, params: Sear
         hits.counts[i] = len(nearest)
         hits.ids[i, : len(nearest)] = ids[nearest]
         hits.distances[i, : len(nearest)] = distances[nearest]
+        if hits.places is not None and part is not None:
+            hits.places[i, : len(nearest)] = (part << _ROW_BITS) + rows[nearest]
     return hits
 
 
-def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey) -> Hits:
+def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey, *, with_places: bool = False) -> Hits:
     """Return the hits of so many queries over no segment at all."""
-    return _padded(queries, 0, field.metric, primary_key)
+    return _padded(queries, 0, field.metric, primary_key, with_places=with_places)
 
 
 def merge(parts: Sequence[Hits], limit: int) -> Hits:
     """Merge the hits of the same queries over several segments; the order of the parts changes nothing.
 
     Args:
-        parts: at least one, each searched with this limit.
+        parts: at least one, each searched with this limit, and all or none with a number.
     """
     if len(parts) == 1:
         return parts[0]
     width = min(limit, sum(part.ids.shape[1] for part in parts))
     primary_key: PrimaryKey = "string" if parts[0].ids.dtype == object else "int64"
-    merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key)
+    places = [part.places for part in parts if part.places is not None]
+    merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key, with_places=bool(places))
     for i in range(len(merged.counts)):
         ids = np.concatenate([part.ids[i, : part.counts[i]] for part in parts])
         distances = np.concatenate([part.distances[i, : part.counts[i]] for part in parts])
@@ -151,14 +166,23 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
         merged.counts[i] = len(nearest)
         merged.ids[i, : len(nearest)] = ids[nearest]
         merged.distances[i, : len(nearest)] = distances[nearest]
+        if merged.places is not None:
+            found = [rows[i, : part.counts[i]] for rows, part in zip(places, parts, strict=True)]
+            merged.places[i, : len(nearest)] = np.concatenate(found)[nearest]
     return merged
 
 
-def _padded(queries: int, width: int, metric: Metric, primary_key: PrimaryKey) -> Hits:
+def split_places(places: Places) -> tuple[npt.NDArray[np.int64], RowNumbers]:
+    """Return the numbers of the parts and of the rows that places are made of."""
+    return places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+
+
+def _padded(queries: int, width: int, metric: Metric, primary_key: PrimaryKey, *, with_places: bool) -> Hits:
     shape = (queries, width)
     return Hits(
         ids=np.zeros(shape, dtype=np.int64) if primary_key == "int64" else np.full(shape, None, dtype=object),
         distances=np.zeros(shape, dtype=np.float32),
         counts=np.zeros(queries, dtype=np.int64),
         metric=metric,
+        places=np.zeros(shape, dtype=np.int64) if with_places else None,
     )

@@ -26,6 +26,9 @@ from nearmq.jobs import (
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
 
+#: The output field that stands for all scalar fields.
+ALL_FIELDS = "*"
+
 _INT64 = range(-(2**63), 2**63)
 #: Milvus's: -1 is no rounding.
 _ROUND_DECIMAL = range(-1, 7)
@@ -97,7 +100,7 @@ def _check_search(job: SearchJob, bounds: Bounds) -> None:
     _check_window(job, bounds)
     _check_optional_name("field", job.field)
     _check_names("partition_names", job.partition_names, bounds)
-    _check_names("output_fields", job.output_fields, bounds)
+    _check_names("output_fields", job.output_fields, bounds, also=(ALL_FIELDS,))
     _check_params("params", job.params, bounds)
     if job.expr is not None:
         _check_at_most("expr", _utf8_bytes(job.expr), bounds.expr_bytes, "bytes")
@@ -204,14 +207,15 @@ def _check_optional_name(field: str, name: str | None) -> None:
         _check_name(field, name)
 
 
-def _check_names(field: str, names: Sequence[str] | None, bounds: Bounds) -> None:
+def _check_names(field: str, names: Sequence[str] | None, bounds: Bounds, also: Sequence[str] = ()) -> None:
     if names is None:
         return
     if not names:
         raise InvalidArgument(f"{field} is empty, leave it out or name at least one", field=field)
     _check_at_most(field, len(names), bounds.names, "names")
     for position, name in enumerate(names):
-        _check_name(f"{field}[{position}]", name)
+        if name not in also:
+            _check_name(f"{field}[{position}]", name)
 
 
 def _check_params(field: str, params: Mapping[str, int | float], bounds: Bounds) -> None:

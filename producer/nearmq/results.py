@@ -1,7 +1,7 @@
 """What a search gives back: for each query its hits, as numpy views of the reply."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,20 @@ class QueryHits(Sequence[Hit]):
     Attributes:
         ids: shape (hits,); int64, or str objects where the collection's primary key is string.
         distances: float32, shape (hits,): L2 squared ascending; IP and COSINE similarity descending.
+        fields: of each output field the list of its values, in the order of the hits; empty where none was asked for.
     """
 
-    __slots__ = ("distances", "ids")
+    __slots__ = ("distances", "fields", "ids")
 
     def __init__(
-        self, ids: npt.NDArray[np.int64] | npt.NDArray[np.object_], distances: npt.NDArray[np.float32]
+        self,
+        ids: npt.NDArray[np.int64] | npt.NDArray[np.object_],
+        distances: npt.NDArray[np.float32],
+        fields: dict[str, list[Any]] | None = None,
     ) -> None:
         self.ids = ids
         self.distances = distances
+        self.fields = fields or {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,7 +53,8 @@ class QueryHits(Sequence[Hit]):
         return map(Hit, self.ids.tolist(), self.distances.tolist())
 
     def __repr__(self) -> str:
-        return f"QueryHits(ids={self.ids!r}, distances={self.distances!r})"
+        fields = f", fields={self.fields!r}" if self.fields else ""
+        return f"QueryHits(ids={self.ids!r}, distances={self.distances!r}{fields})"
 
 
 class SearchResults(Sequence[QueryHits]):
@@ -64,7 +70,7 @@ class SearchResults(Sequence[QueryHits]):
     """
 
     def __init__(self, reply: Reply) -> None:
-        self._rows = [QueryHits(hits.ids, hits.distances) for hits in reply.hits or []]
+        self._rows = [QueryHits(hits.ids, hits.distances, hits.fields) for hits in reply.hits or []]
         self.job_id = reply.job_id
         self.version = reply.version or 0
         self.status = reply.status

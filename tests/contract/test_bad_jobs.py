@@ -77,7 +77,6 @@ def test_the_client_checks_before_it_publishes(world: World):
     [
         {"expr": "year > 2000"},
         {"ids": [1], "vectors": None},
-        {"output_fields": ["year"]},
         {"radius": 1.0},
         {"range_filter": 1.0},
         {"explain": True},

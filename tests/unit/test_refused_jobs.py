@@ -96,6 +96,7 @@ INVALID = {
     "partition names, none": (search(partition_names=[]), "partition_names", "empty"),
     "partition's name": (search(partition_names=["a", "b*"]), "partition_names[1]", "'b*'"),
     "partition a number": (search(partition_names=["a", 7]), "partition_names[1]", "7, expected a string"),
+    "output field's name": (search(output_fields=["*", "year*"]), "output_fields[1]", "'year*'"),
     "round_decimal": (search(round_decimal=7), "round_decimal", "7, allowed are -1 to 6"),
     "min_version": (search(min_version=-1), "min_version", "-1, allowed are 0 to"),
     "radius": (search(radius="1"), "radius", "'1', expected a number"),

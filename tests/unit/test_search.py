@@ -19,7 +19,7 @@ from nearmq_index_store.errors import (
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import BlobRef, KeysEntry, Manifest, SegmentEntry, Snapshot
 from nearmq_index_store.schema import METRICS, Metric
-from nearmq_index_store.search import Hits, check_queries, merge, no_hits, plan, resolve, search_part
+from nearmq_index_store.search import Hits, check_queries, merge, no_hits, plan, resolve, search_part, split_places
 from tests.segments import make_segment, schema_of, vector_field
 
 FIELD = vector_field(4, "COSINE", "HNSW")
@@ -47,6 +47,15 @@ def answers_of(hits: Hits):
         (ids[:count].tolist(), distances[:count].tolist())
         for ids, distances, count in zip(hits.ids, hits.distances, hits.counts, strict=True)
     ]
+
+
+def ids_at_places(hits: Hits, ids: list[int] | list[str], bounds: list[int]):
+    """The ids in the rows that the hits say they are in; part number i begins at bounds[i]."""
+    found = []
+    for places, count in zip(hits.places, hits.counts, strict=True):
+        parts, rows = split_places(places[:count])
+        found.append([ids[bounds[part] + row] for part, row in zip(parts, rows, strict=True)])
+    return found
 
 
 @st.composite
@@ -78,10 +87,13 @@ def test_flat_over_several_segments_equals_the_oracle(metric: Metric, search: tu
             part_folder = Path(folder, str(start))
             part_folder.mkdir()
             segment = make_segment(part_folder, field, vectors[start:stop], ids[start:stop])
-            parts.append(search_part(segment, queries, limit, SearchParams()))
+            parts.append(search_part(segment, queries, limit, SearchParams(), part=len(parts)))
     expected = oracle(queries, vectors, ids, limit, metric)
     assert answers_of(merge(parts, limit)) == expected
-    assert answers_of(merge(parts[::-1], limit)) == expected
+    assert ids_at_places(merge(parts, limit), ids, bounds) == [found for found, _ in expected]
+    backwards = merge(parts[::-1], limit)
+    assert answers_of(backwards) == expected
+    assert ids_at_places(backwards, ids, bounds) == [found for found, _ in expected]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -99,6 +111,8 @@ def test_near_ties_that_float32_cannot_tell_apart_are_ordered_by_the_exact_dista
 def test_no_segments_give_no_hits():
     hits = no_hits(3, FIELD, "string")
     assert (hits.ids.shape, hits.distances.shape, hits.counts.tolist()) == ((3, 0), (3, 0), [0, 0, 0])
+    assert hits.places is None
+    assert no_hits(3, FIELD, "string", with_places=True).places.shape == (3, 0)
     assert merge([hits, hits], 10).counts.tolist() == [0, 0, 0]
 
 

@@ -2,6 +2,7 @@
 
 StoreError
 ├── InvalidArgument        a parameter, name or column is unknown or out of range
+├── InvalidExpression      a filter expression cannot be read, or does not fit the schema
 ├── CollectionNotFound
 ├── PartitionNotFound
 ├── FieldNotFound
@@ -31,6 +32,20 @@ class StoreError(Exception):
 
 class InvalidArgument(StoreError):
     """A parameter, name or column is unknown or out of range."""
+
+
+class InvalidExpression(StoreError):
+    """A filter expression cannot be read, or does not fit the schema.
+
+    Attributes:
+        expression: the whole text; the message quotes the part around the place.
+        column: the 1-based character of the expression that is at fault.
+    """
+
+    def __init__(self, message: str, *, expression: str, column: int) -> None:
+        super().__init__(message, field="expr")
+        self.expression = expression
+        self.column = column
 
 
 class CollectionNotFound(StoreError):

@@ -17,9 +17,9 @@ RowNumbers = npt.NDArray[np.int64]
 
 def element(array: pa.Array, index: int) -> pa.Array:
     """Return one element of each row's array; null where the array is null or shorter."""
-    starts, ends = _bounds(array)
-    at = starts + min(index, len(array.values))
-    return pc.take(array.values, pa.array(at, mask=at >= ends))
+    values, starts, ends = _parts(array)
+    at = starts + min(index, len(values))
+    return pc.take(values, pa.array(at, mask=at >= ends))
 
 
 def contains(array: pa.Array, wanted: tuple[Any, ...], *, need_all: bool) -> pa.Array:
@@ -28,12 +28,11 @@ def contains(array: pa.Array, wanted: tuple[Any, ...], *, need_all: bool) -> pa.
     No wanted value at all is held by every array under `need_all`, and by none otherwise. Null elements equal nothing.
     """
     possible = as_type(wanted, array.type.value_type)
-    starts, ends = _bounds(array)
+    values, starts, ends = _parts(array)
     if need_all and len(possible) < len(set(wanted)):
         found = np.zeros(len(array), dtype=bool)  # 2.5 is in no array of integers
     else:
-        values = pa.array(possible, array.type.value_type)
-        codes = pc.index_in(one_zero(array.values), values, skip_nulls=True)
+        codes = pc.index_in(one_zero(values), pa.array(possible, values.type), skip_nulls=True)
         row, code = _held(codes, starts, ends)
         if need_all:
             found = _distinct(row, code, len(array), len(possible)) == len(possible)
@@ -42,11 +41,13 @@ def contains(array: pa.Array, wanted: tuple[Any, ...], *, need_all: bool) -> pa.
     return pa.array(found, mask=array.is_null().to_numpy(zero_copy_only=False))
 
 
-def _bounds(array: pa.Array) -> tuple[RowNumbers, RowNumbers]:
-    """Return where each row's elements start and end in `array.values`; a null row is empty."""
+def _parts(array: pa.Array) -> tuple[pa.Array, RowNumbers, RowNumbers]:
+    """Return the elements of all rows, and where each row's start and end among them; a null row is empty."""
     offsets = array.offsets.to_numpy().astype(np.int64)
+    values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets -= offsets[0]
     nulls = array.is_null().to_numpy(zero_copy_only=False)
-    return offsets[:-1], np.where(nulls, offsets[:-1], offsets[1:])
+    return values, offsets[:-1], np.where(nulls, offsets[:-1], offsets[1:])
 
 
 def _held(codes: pa.Array, starts: RowNumbers, ends: RowNumbers) -> tuple[RowNumbers, RowNumbers]:

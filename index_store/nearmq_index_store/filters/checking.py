@@ -180,7 +180,9 @@ class _Checker:
             raise ProblemError(f"cannot compare {_article(left_kind)} with {_article(right_kind)}", node.column)
         if _BOOL in (left_kind, right_kind) and node.op not in ("==", "!="):
             raise ProblemError(f"bools have no order for {node.op}", node.column)
-        return Compare(node.column, node.op, _fitted(left, right_kind), _fitted(right, left_kind))
+        if isinstance(left, Literal):
+            return Compare(node.column, node.op, _fitted(left, right_kind), right)
+        return Compare(node.column, node.op, left, _fitted(right, left_kind))
 
     def _like(self, node: Like) -> Node:
         operand, kind = self._scalar(node.operand)
@@ -233,11 +235,14 @@ class _Checker:
 
 
 def _fitted(node: Node, kind: ColumnType) -> Node:
-    """Return a number literal as the type that it is compared with, where that type holds it exactly."""
-    if isinstance(node, Literal) and type(node.value) is int and kind == _FLOAT and float(node.value) == node.value:
-        return Literal(node.column, float(node.value))
-    if isinstance(node, Literal) and type(node.value) is float and kind == _INT and node.value.is_integer():
-        return Literal(node.column, int(node.value)) if int(node.value) in _INT64 else node
+    """Return a node; a number literal becomes the type that it is compared with, where that holds it exactly."""
+    if not isinstance(node, Literal) or isinstance(node.value, bool | str):
+        return node
+    value = node.value
+    if kind == _FLOAT and float(value) == value:
+        return Literal(node.column, float(value))
+    if kind == _INT and int(value) == value and int(value) in _INT64:
+        return Literal(node.column, int(value))
     return node
 
 

@@ -1,6 +1,6 @@
 """A checked expression on the rows of a segment, one Arrow array a part; null is the third truth value (Kleene)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import repeat
 from typing import Any
@@ -29,16 +29,15 @@ from nearmq_index_store.filters.tree import (
 
 
 class Evaluation:
-    """One pass over some rows; columns are read, and JSON decoded, once each and when they are first needed.
+    """One pass over some rows; a JSON column is decoded once, when it is first needed.
 
     Args:
-        read: returns a column by name, an Arrow array of `rows` values.
+        columns: Arrow arrays of `rows` values each.
     """
 
-    def __init__(self, read: Callable[[str], pa.Array], rows: int) -> None:
-        self._read = read
+    def __init__(self, columns: Mapping[str, pa.Array], rows: int) -> None:
+        self._columns = columns
         self._rows = rows
-        self._columns: dict[str, pa.Array] = {}
         self._decoded: dict[str, list[Any]] = {}
 
     def condition(self, node: Node) -> pa.Array:  # noqa: PLR0911 - one a kind of node
@@ -47,7 +46,7 @@ class Evaluation:
             case Compare(left=Literal(), right=Literal()) | In(operand=Literal()) | Like(operand=Literal()) if (
                 self._rows > 1
             ):
-                return pa.repeat(Evaluation(self._read, 1).condition(node)[0], self._rows)
+                return pa.repeat(Evaluation({}, 1).condition(node)[0], self._rows)
             case Logical(op=op, operands=operands):
                 combine = pc.and_kleene if op == "&&" else pc.or_kleene
                 return reduce(combine, (self.condition(operand) for operand in operands))
@@ -75,9 +74,9 @@ class Evaluation:
             case Literal(value=value):
                 return pa.repeat(pa.scalar(value), self._rows)
             case Field(name=name):
-                return self._column(name)
+                return self._columns[name]
             case Element(name=name, index=index):
-                return arrays.element(self._column(name), index)
+                return arrays.element(self._columns[name], index)
             case Arithmetic(op=op, left=left, right=right):
                 return numbers.arithmetic(op, self._numbers(left), self._numbers(right))
             case ArrayLength(array=JsonPath() as path):
@@ -117,10 +116,5 @@ class Evaluation:
 
     def _json(self, node: JsonPath) -> list[Any]:
         if node.name not in self._decoded:
-            self._decoded[node.name] = json_rows.decode(node.name, self._column(node.name))
+            self._decoded[node.name] = json_rows.decode(node.name, self._columns[node.name])
         return json_rows.follow(self._decoded[node.name], node.path)
-
-    def _column(self, name: str) -> pa.Array:
-        if name not in self._columns:
-            self._columns[name] = self._read(name)
-        return self._columns[name]

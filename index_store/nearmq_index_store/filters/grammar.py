@@ -70,7 +70,7 @@ reference: NAME ("[" (STRING | INTEGER) "]")*
 placeholder: "{" NAME "}"
 ?pattern: STRING -> literal
     | placeholder
-?items: "[" (item ("," item)* ","?)? "]" -> listed
+?items: OPEN (item ("," item)* ","?)? "]" -> listed
     | placeholder
 ?item: literal
     | SIGN (INTEGER | FLOAT) -> signed_literal
@@ -89,6 +89,7 @@ CONTAINS.2: /((json|array)_contains(_all|_any)?|(JSON|ARRAY)_CONTAINS(_ALL|_ANY)
 _LENGTH.2: /(array_length|ARRAY_LENGTH)\b/
 EQUALITY: "==" | "!="
 ORDER: /[<>]=?/
+OPEN: "["
 SIGN: /[+-]/
 POWER.2: "**"
 FACTOR: /[*\/%]/
@@ -208,8 +209,9 @@ class _Builder(Transformer[Token, Node]):
     def placeholder(self, parts: list[Token]) -> Node:
         return Placeholder(_column(parts[0]) - 1, _name(parts[0]))
 
-    def listed(self, parts: list[Node]) -> Node:
-        return Items(parts[0].column if parts else 1, tuple(parts))
+    def listed(self, parts: tuple[Token, *tuple[Node, ...]]) -> Node:
+        bracket, *items = parts
+        return Items(_column(bracket), tuple(items))
 
     def literal(self, parts: list[Token]) -> Node:
         return Literal(_column(parts[0]), _constant(parts[0]))

@@ -1,4 +1,4 @@
-"""JSON columns, a row at a time in Python: some hundred times slower a row than the other types.
+"""JSON columns, a row at a time in Python: some microseconds a row, where the other types take nanoseconds.
 
 A column holds JSON text; an array of JSON counts as one JSON array. Whatever is not there, is JSON's null, or is of
 another type than the context asks for, is None here and null in the expression.
@@ -19,19 +19,15 @@ def decode(name: str, array: pa.Array) -> list[Any]:
     """Return what each row's text means.
 
     Raises:
-        IndexCorrupt: a row holds no JSON; a write would have been refused.
+        IndexCorrupt: a text is no JSON; a write would have been refused.
     """
-    decoder = msgspec.json.Decoder()
-    found: list[Any] = []
-    for row, value in enumerate(array.to_pylist()):
-        try:
-            if isinstance(value, list):
-                found.append([None if item is None else decoder.decode(item) for item in value])
-            else:
-                found.append(None if value is None else decoder.decode(value))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise IndexCorrupt(f"row {row} of json field {name!r}: {error}") from error
-    return found
+    decode_text = msgspec.json.Decoder().decode
+    try:
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            return [row and [None if text is None else decode_text(text) for text in row] for row in array.to_pylist()]
+        return [None if text is None else decode_text(text) for text in array.to_numpy(zero_copy_only=False)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise IndexCorrupt(f"json field {name!r}: {error}") from error
 
 
 def follow(values: Sequence[Any], path: Path) -> list[Any]:

@@ -182,7 +182,8 @@ def render(node: Node) -> str:  # noqa: PLR0911, PLR0912 - one a kind of node
     """Return a checked expression as text with all its brackets; equal texts have equal masks."""
     match node:
         case Literal(value=value):
-            return json.dumps(value)
+            text = json.dumps(value)
+            return f"({text})" if text.startswith("-") else text
         case Values(values=values):
             return json.dumps(values)
         case Field(name=name):

@@ -70,6 +70,10 @@ class Rows:
         """All values of a scalar field by row number; JSON as compact text."""
         return self.scalars[name].values
 
+    def filtered_column(self, name: str) -> pa.Array:
+        """All values of a scalar field, or of the primary key `id`, which filters may name too."""
+        return self.keys if name == ID_COLUMN else self.column(name)
+
     def values_at(self, name: str, rows: RowNumbers) -> list[Any]:
         """The values of a scalar field in some rows, in the order of the row numbers, as Python has them."""
         return self.scalars[name].at(rows)

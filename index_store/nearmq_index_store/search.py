@@ -6,6 +6,7 @@ The worker calls them in this order: `resolve` and `check_queries` when a job is
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,14 @@ from nearmq_index_store.errors import (
     MetricMismatch,
     PartitionNotFound,
 )
+from nearmq_index_store.filters import ColumnType, Filter, Kind, compile_filter
 from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.flat import FlatIndex
 from nearmq_index_store.indexes.params import MAX_LIMIT
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
 from nearmq_index_store.rows import Ids
-from nearmq_index_store.schema import METRICS, Metric, PrimaryKey, Schema, VectorField
+from nearmq_index_store.schema import ID_COLUMN, METRICS, Metric, PrimaryKey, ScalarField, Schema, VectorField
 from nearmq_index_store.segment import Segment
 
 #: int64: the number of a part, times 2^32, plus the number of a row in it.
@@ -115,22 +118,47 @@ def plan(snapshot: Snapshot, partition_names: Iterable[str] | None) -> tuple[Seg
     return tuple(segment for segment in snapshot.segments if segment.partition in wanted)
 
 
+def read_expr(schema: Schema, expr: str, values: Mapping[str, object]) -> Filter:
+    """Compile a filter expression against a collection's scalar fields and its primary key `id`.
+
+    Raises:
+        InvalidExpression: it cannot be read, or does not fit the schema.
+    """
+    scalars = {field.name: _column_type(field) for field in schema.scalar_fields}
+    return compile_filter(expr, {ID_COLUMN: ColumnType(schema.primary_key), **scalars}, values)
+
+
 def search_part(
-    segment: Segment, queries: FloatMatrix, limit: int, params: SearchParams, *, part: int | None = None
+    segment: Segment,
+    queries: FloatMatrix,
+    limit: int,
+    params: SearchParams,
+    *,
+    condition: Filter | None = None,
+    part: int | None = None,
 ) -> Hits:
     """Search one segment.
+
+    With a filter the search is exact over the rows that it allows, whatever the index: no recall is lost, and it takes
+    the time of a FLAT search of so many rows.
 
     Args:
         queries: float32, shape (n, dim), C-contiguous, finite.
         limit: at least 1, and at most what `resolve` made the params for; more than the segment holds gives fewer hits.
         params: what `resolve` returned.
+        condition: what `read_expr` returned, or None to search all rows.
         part: the caller's number of the segment, when the hits are to say where their rows are.
     """
     vectors, metric = segment.rows.vectors(segment.field.name), segment.field.metric
     hits = _padded(
         len(queries), min(limit, len(vectors)), metric, segment.rows.primary_key, with_places=part is not None
     )
-    for i, rows in enumerate(segment.index.candidates(queries, limit, params)):
+    candidates = (
+        segment.index.candidates(queries, limit, params)
+        if condition is None
+        else _candidates_among(segment.allowed(condition), vectors, metric, queries, limit)
+    )
+    for i, rows in enumerate(candidates):
         distances = exact_distances(queries[i], vectors, rows, metric)
         ids = segment.rows.ids_at(rows)
         nearest = nearest_first(ids, distances, metric)[:limit]
@@ -140,6 +168,22 @@ def search_part(
         if hits.places is not None and part is not None:
             hits.places[i, : len(nearest)] = (part << _ROW_BITS) + rows[nearest]
     return hits
+
+
+def _column_type(field: ScalarField) -> ColumnType:
+    is_array = field.type.startswith("array<")
+    kind = cast("Kind", field.type.removeprefix("array<").removesuffix(">"))
+    return ColumnType(kind, is_array=is_array, nullable=field.nullable)
+
+
+def _candidates_among(
+    allowed: RowNumbers, vectors: FloatMatrix, metric: Metric, queries: FloatMatrix, limit: int
+) -> Iterable[RowNumbers]:
+    """Choose the candidates of each query among some rows, by an exact scan of a copy of those rows."""
+    if len(allowed) == 0:
+        return [allowed] * len(queries)
+    among = vectors if len(allowed) == len(vectors) else vectors[allowed]
+    return (allowed[found] for found in FlatIndex(among, metric).nearest(queries, limit))
 
 
 def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey, *, with_places: bool = False) -> Hits:

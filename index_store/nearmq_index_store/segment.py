@@ -2,18 +2,23 @@
 
 import mmap
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from ulid import ULID
 
 from nearmq_index_store.blobs.protocol import BlobStore
 from nearmq_index_store.digest import put_blob
+from nearmq_index_store.distances import RowNumbers
+from nearmq_index_store.filters import Filter
 from nearmq_index_store.indexes import index_kind
 from nearmq_index_store.indexes.cells import Cells, train_cells
 from nearmq_index_store.indexes.ivf_flat import IvfFlat, build_on_cells
 from nearmq_index_store.indexes.protocol import BuiltIndex, VectorIndex
 from nearmq_index_store.manifest import BlobRef, IndexEntry, KeysEntry, SegmentEntry
+from nearmq_index_store.recent import Recent
 from nearmq_index_store.rows import Rows, open_rows, take_columns, write_keys, write_rows
 from nearmq_index_store.schema import Schema, VectorField
 
@@ -21,6 +26,9 @@ __all__ = ["BuiltSegment", "Rows", "Segment", "build_segment", "open_rows", "ope
 
 #: Where k-means and the levels of HNSW start from, so that the same rows give the same index (on one thread).
 _SEED = 20_260_101
+
+#: Filters of a segment whose rows are remembered, at most 8 bytes a row each.
+FILTERS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,17 @@ class Segment:
     field: VectorField
     rows: Rows
     index: VectorIndex
+    _allowed: Recent[str, RowNumbers] = dataclass_field(
+        default_factory=lambda: Recent(FILTERS_KEPT), repr=False, compare=False
+    )
+
+    def allowed(self, condition: Filter) -> RowNumbers:
+        """Return the numbers of the rows that a filter allows, ascending; the last few filters' are kept."""
+        allowed = self._allowed.get(condition.key)
+        if allowed is None:
+            allowed = np.flatnonzero(condition.mask(self.rows.filtered_column, len(self.rows)))
+            self._allowed.put(condition.key, allowed)
+        return allowed
 
 
 def build_segment(table: pa.Table, schema: Schema, folder: Path, *, threads: int) -> BuiltSegment:

@@ -104,6 +104,7 @@ def _check_search(job: SearchJob, bounds: Bounds) -> None:
     _check_params("params", job.params, bounds)
     if job.expr is not None:
         _check_at_most("expr", _utf8_bytes(job.expr), bounds.expr_bytes, "bytes")
+    _check_at_most("expr_params", len(job.expr_params), bounds.params, "values")
     for name, distance in (("radius", job.radius), ("range_filter", job.range_filter)):
         if distance is not None and not isfinite(distance):
             raise InvalidArgument(f"{name} is {distance}, allowed are finite numbers", field=name)

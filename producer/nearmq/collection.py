@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearmq.errors import InvalidArgument
-from nearmq.jobs import CreateJob, DescribeJob, DropJob, LoadJob, Metric, ReleaseJob, Reply, SearchJob
+from nearmq.jobs import CreateJob, DescribeJob, DropJob, ExprValue, LoadJob, Metric, ReleaseJob, Reply, SearchJob
 from nearmq.results import SearchResults
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class SearchOptions(TypedDict, total=False):
     params: Mapping[str, int | float] | None
     metric_type: Metric | None
     expr: str | None
+    expr_params: Mapping[str, ExprValue] | None
     partition_names: Sequence[str] | None
     output_fields: Sequence[str] | None
     radius: float | None
@@ -155,6 +156,7 @@ class Collection:
             metric_type=metric_type,
             params=params,
             expr=options.get("expr"),
+            expr_params=dict(options.get("expr_params") or {}),
             partition_names=_listed("partition_names", options.get("partition_names")),
             output_fields=_listed("output_fields", options.get("output_fields")),
             radius=options.get("radius"),

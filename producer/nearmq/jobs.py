@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 FloatMatrix = npt.NDArray[np.float32]
 
+#: What a placeholder of an expression may stand for.
+ExprValue = bool | int | float | str | list[bool | int | float | str]
+
 #: The number of the wire format that this module speaks; a body of another format is refused with INVALID_ARGUMENT.
 FORMAT = 1
 
@@ -45,6 +48,7 @@ class SearchJob(Job, frozen=True, kw_only=True):
     metric_type: Metric | None = None
     params: dict[str, int | float] = {}
     expr: str | None = None
+    expr_params: dict[str, ExprValue] = {}
     partition_names: list[str] | None = None
     output_fields: list[str] | None = None
     radius: float | None = None

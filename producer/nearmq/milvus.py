@@ -21,6 +21,7 @@ from typing import Any
 from nearmq import client as nearmq_client
 from nearmq.collection import SearchOptions, Vectors
 from nearmq.errors import InvalidArgument
+from nearmq.jobs import ExprValue
 from nearmq.results import Hit, QueryHits, SearchResults
 
 DEFAULT_ALIAS = "default"
@@ -123,6 +124,7 @@ class Collection:
         round_decimal: int = -1,
         *,
         offset: int = 0,
+        expr_params: Mapping[str, ExprValue] | None = None,
         consistency_level: str | None = None,
         _async: bool = False,
         _callback: Callable[[SearchResult], None] | None = None,
@@ -139,6 +141,7 @@ class Collection:
             "limit": limit,
             "offset": offset,
             "expr": expr,
+            "expr_params": expr_params,
             "partition_names": partition_names or None,
             "output_fields": output_fields,
             "round_decimal": round_decimal,

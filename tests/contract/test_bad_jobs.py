@@ -75,7 +75,6 @@ def test_the_client_checks_before_it_publishes(world: World):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"expr": "year > 2000"},
         {"ids": [1], "vectors": None},
         {"radius": 1.0},
         {"range_filter": 1.0},

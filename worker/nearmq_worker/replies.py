@@ -9,6 +9,7 @@ JOB_ERRORS = (errors.NearmqError, store_errors.StoreError)
 
 _CODES: dict[type[store_errors.StoreError], type[errors.NearmqError]] = {
     store_errors.InvalidArgument: errors.InvalidArgument,
+    store_errors.InvalidExpression: errors.InvalidExpression,
     store_errors.CollectionNotFound: errors.CollectionNotFound,
     store_errors.PartitionNotFound: errors.PartitionNotFound,
     store_errors.FieldNotFound: errors.FieldNotFound,

@@ -14,18 +14,16 @@ from nearmq.jobs import Hits, Reply, SearchJob, TimingMs
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import StoreError
-from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import Snapshot
-from nearmq_index_store.schema import VectorField
 from nearmq_index_store.search import Hits as FoundHits
-from nearmq_index_store.search import check_queries, plan, resolve, search_part
+from nearmq_index_store.search import check_queries, plan, read_expr, resolve, search_part
 from nearmq_index_store.segment import Segment
 from nearmq_worker.batching import Task
 from nearmq_worker.cache import SegmentCache
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.output_fields import read_fields
 from nearmq_worker.replies import JOB_ERRORS, error_reply
-from nearmq_worker.search_pass import Found, Pass, Search
+from nearmq_worker.search_pass import Choice, Found, Pass, Search
 
 #: Fields that the wire contract has and this release does not serve, with the value that asks for nothing.
 _NOT_SERVED = {
@@ -63,19 +61,17 @@ class Searcher:
         except StoreError as error:
             return [error_reply(job_id, error) for job_id in job_ids]
         replies: dict[int, Reply] = {}
-        groups: dict[tuple[str, SearchParams], list[Search]] = {}
+        groups: dict[Choice, list[Search]] = {}
         for place, task in enumerate(tasks):
             try:
-                field, params, output_fields = _check(task, snapshot)
-                search = self._search_of(place, task, output_fields)
-                groups.setdefault((field.name, params), []).append(search)
+                choice, output_fields = _check(task, snapshot)
+                groups.setdefault(choice, []).append(self._search_of(place, task, output_fields))
             except JOB_ERRORS as error:
                 replies[place] = error_reply(job_ids[place], error)
-        for (field_name, params), searches in groups.items():
+        for choice, searches in groups.items():
             for batch in _within(self._config.result_hits, searches):
                 try:
-                    part = Pass(snapshot, segments, snapshot.manifest.schema.field(field_name), params, batch)
-                    replies.update(self._run_pass(part, job_ids))
+                    replies.update(self._run_pass(Pass(snapshot, segments, choice, batch), job_ids))
                 except JOB_ERRORS as error:
                     replies.update((search.place, error_reply(job_ids[search.place], error)) for search in batch)
         return [replies[place] for place in range(len(tasks))]
@@ -144,7 +140,7 @@ class Searcher:
         Returns:
             What each found and how long loading took.
         """
-        manifest, with_places = part.snapshot.manifest, part.with_places
+        manifest, field, limit, with_places = part.snapshot.manifest, part.field.name, part.limit, part.with_places
 
         def run(unit: tuple[int, slice]) -> tuple[FoundHits, float]:
             number, rows = unit
@@ -152,21 +148,26 @@ class Searcher:
             asked = time.monotonic()
             if asked > part.expires_at:
                 raise DeadlineExceeded("the job's deadline passed before all segments were searched")
-            with self._cache.use(manifest.collection_id, entry, manifest.schema, part.field.name) as segment:
+            with self._cache.use(manifest.collection_id, entry, manifest.schema, field) as segment:
                 load_s = time.monotonic() - asked
-                part_number = number if with_places else None
-                return search_part(segment, queries[rows], part.limit, part.params, part=part_number), load_s
+                hits = search_part(
+                    segment,
+                    queries[rows],
+                    limit,
+                    part.choice.params,
+                    condition=part.choice.condition,
+                    part=number if with_places else None,
+                )
+                return hits, load_s
 
         return list(map(run, units) if len(units) == 1 else self._pool.map(run, units))
 
 
-def _check(task: Task, snapshot: Snapshot) -> tuple[VectorField, SearchParams, Sequence[str] | None]:
-    """Check a job against what is served, the schema and the bounds; return what it comes to in this schema."""
+def _check(task: Task, snapshot: Snapshot) -> tuple[Choice, Sequence[str] | None]:
+    """Check a job against what is served and the schema; return what it chooses, and its output fields."""
     job = task.job
     assert isinstance(job, SearchJob)
     unserved = [name for name, nothing in _NOT_SERVED.items() if getattr(job, name) != nothing]
-    if job.expr:
-        unserved.append("expr")
     if unserved:
         raise InvalidArgument(f"{unserved[0]} is not served by this release", field=unserved[0])
     assert job.vectors is not None
@@ -183,7 +184,9 @@ def _check(task: Task, snapshot: Snapshot) -> tuple[VectorField, SearchParams, S
         limit=job.offset + job.limit,
     )
     check_queries(field, job.vectors)
-    return field, params, None if job.output_fields is None else schema.output_fields(job.output_fields)
+    condition = read_expr(schema, job.expr, job.expr_params) if job.expr else None
+    output_fields = None if job.output_fields is None else schema.output_fields(job.output_fields)
+    return Choice(field.name, params, condition), output_fields
 
 
 def _within(most_hits: int, searches: Sequence[Search]) -> Iterator[list[Search]]:

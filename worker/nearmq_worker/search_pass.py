@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from nearmq.jobs import SearchJob
 from nearmq_index_store.distances import Distances, FloatMatrix
+from nearmq_index_store.filters import Filter
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
 from nearmq_index_store.rows import Ids
@@ -52,15 +53,27 @@ class Search:
         return Found(found.ids[page], distances, None if found.places is None else found.places[page])
 
 
+class Choice(NamedTuple):
+    """All that decides which rows are candidates: searches of an equal choice run in one pass."""
+
+    field: str
+    params: SearchParams
+    condition: Filter | None
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Searches of one field with equal params, which decide together which rows are candidates."""
+    """Searches of one choice over the same segments."""
 
     snapshot: Snapshot
     segments: Sequence[SegmentEntry]
-    field: VectorField
-    params: SearchParams
+    choice: Choice
     searches: Sequence[Search]
+
+    @property
+    def field(self) -> VectorField:
+        """The vector field that is searched."""
+        return self.snapshot.manifest.schema.field(self.choice.field)
 
     @property
     def limit(self) -> int:

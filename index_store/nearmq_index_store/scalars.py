@@ -30,6 +30,8 @@ _TYPES = {
     "array<string>": pa.list_(pa.string()),
 }
 _JSON_INTEGERS = range(-(2**63), 2**64)
+#: How many texts are Python's at a time.
+_JSON_BLOCK = 1_024
 #: What a text must hold to have an integer beyond 64 bits.
 _MANY_DIGITS = re.compile(r"\d{19}")
 
@@ -100,7 +102,7 @@ def to_scalars(field: ScalarField, column: pa.Array) -> pa.Array:
     elif pa.types.is_floating(wanted):
         _check_finite(field, cast)
     elif field.type == "json":
-        return pa.array([_compact(row, text) for row, text in enumerate(cast.to_pylist())], wanted)
+        return _to_json(cast)
     return cast
 
 
@@ -150,6 +152,18 @@ def _check_finite(field: ScalarField, column: pa.Array) -> None:
 
 def _is_finite(numbers: pa.Array) -> bool:
     return pc.all(pc.is_finite(numbers), min_count=0).as_py() is True
+
+
+def _to_json(column: pa.Array) -> pa.Array:
+    """Check and compact texts, few at a time, since as Python's they take more memory; compact ones are not copied."""
+    given = [column.slice(start, _JSON_BLOCK) for start in range(0, len(column), _JSON_BLOCK)]
+    blocks = []
+    for number, block in enumerate(given):
+        texts = block.to_pylist()
+        compact = [_compact(number * _JSON_BLOCK + place, text) for place, text in enumerate(texts)]
+        blocks.append(block if compact == texts else pa.array(compact, column.type))
+    is_compact = all(block is same for block, same in zip(blocks, given, strict=True))
+    return column if is_compact else pa.concat_arrays(blocks)
 
 
 def _compact(row: int, text: str | None) -> str | None:

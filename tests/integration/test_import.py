@@ -572,6 +572,23 @@ def test_a_file_is_imported_in_a_fraction_of_its_size_in_memory(importer: Import
     assert grown_mib < 300 < rows * dim * 4 / 2**20 / 1.9  # of 586 MiB
 
 
+def test_long_texts_are_imported_in_a_fraction_of_their_size_in_memory(importer: Importer):
+    rows = 250_000
+    importer.create(scalars=(ScalarField(name="text", type="string"),))
+    texts = pa.array([str(number) + "x" * 3_200 for number in range(100)]).take(pa.array(np.arange(rows) % 100))
+    table = pa.table({"id": pa.array(range(rows)), "vector": fixed(vectors(rows)), "text": texts})
+    path = importer.folder / "x.parquet"
+    pq.write_table(table, path, row_group_size=rows, use_dictionary=False, compression="zstd")
+
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(path), str(importer.folder)], capture_output=True, check=True, text=True
+    )
+
+    imported, grown_mib = map(int, measured.stdout.split())
+    assert imported == rows
+    assert grown_mib < 480 < texts.nbytes / 2**20 / 1.5  # of 764 MiB
+
+
 def large_matrix(path: Path, rows: int, dim: int) -> None:
     """600 MB of which the disk holds little."""
     matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, dim))

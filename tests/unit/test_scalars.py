@@ -174,6 +174,17 @@ json_values = st.recursive(
 )
 
 
+def test_only_json_that_is_not_compact_is_copied():
+    field = ScalarField(name="f", type="json")
+    texts = [f"[{number}]" for number in range(3_000)]
+    column = pa.array(texts)
+    assert to_scalars(field, column).buffers()[2].address == column.buffers()[2].address
+    spaced = [*texts[:2999], "[ 1 ]"]
+    assert to_scalars(field, pa.array(spaced)).to_pylist() == [*texts[:2999], "[1]"]
+    with pytest.raises(BadValue, match="row 2999: expected JSON, got"):
+        to_scalars(field, pa.array([*texts[:2999], "["]))
+
+
 @given(values=st.lists(json_values, min_size=1, max_size=5))
 def test_json_comes_back_as_it_was_given(values: list[Any]):
     field = ScalarField(name="f", type="json")

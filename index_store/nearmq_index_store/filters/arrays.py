@@ -28,12 +28,12 @@ def contains(array: pa.Array, wanted: tuple[Any, ...], *, need_all: bool) -> pa.
     No wanted value at all is held by every array under `need_all`, and by none otherwise. Null elements equal nothing.
     """
     possible = as_type(wanted, array.type.value_type)
-    values, starts, ends = _parts(array)
+    values, starts, _ = _parts(array)
     if need_all and len(possible) < len(set(wanted)):
         found = np.zeros(len(array), dtype=bool)  # 2.5 is in no array of integers
     else:
         codes = pc.index_in(one_zero(values), pa.array(possible, values.type), skip_nulls=True)
-        row, code = _held(codes, starts, ends)
+        row, code = _held(codes, starts)
         if need_all:
             found = _distinct(row, code, len(array), len(possible)) == len(possible)
         else:
@@ -50,14 +50,11 @@ def _parts(array: pa.Array) -> tuple[pa.Array, RowNumbers, RowNumbers]:
     return values, offsets[:-1], np.where(nulls, offsets[:-1], offsets[1:])
 
 
-def _held(codes: pa.Array, starts: RowNumbers, ends: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
-    """Return the codes that are not null, in order, each with the row whose start and end enclose it."""
+def _held(codes: pa.Array, starts: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
+    """Return the codes that are not null, in order, each with its row; null rows may hold some too."""
     at = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
-    row = np.searchsorted(starts, at, side="right") - 1
-    # Of rows that start together all but the last are empty, and elements behind a row's end are nobody's.
-    inside = row >= 0
-    inside[inside] = at[inside] < ends[row[inside]]
-    return row[inside], codes.take(pa.array(at[inside])).to_numpy().astype(np.int64)
+    row = np.searchsorted(starts, at, side="right") - 1  # of rows that start together all but the last are empty
+    return row, codes.take(pa.array(at)).to_numpy().astype(np.int64)
 
 
 def _distinct(row: RowNumbers, code: RowNumbers, rows: int, kinds: int) -> RowNumbers:

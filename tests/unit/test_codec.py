@@ -64,6 +64,9 @@ def searches(**either: st.SearchStrategy[Any]) -> st.SearchStrategy[SearchJob]:
         metric_type=st.sampled_from([None, "L2", "IP", "COSINE"]),
         params=st.dictionaries(NAMES, NUMBERS, max_size=3),
         expr=maybe(TEXTS),
+        expr_params=st.dictionaries(
+            TEXTS, st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXTS | st.lists(TEXTS, max_size=2), max_size=3
+        ),
         partition_names=maybe(st.lists(NAMES, min_size=1, max_size=3)),
         output_fields=maybe(st.lists(NAMES, min_size=1, max_size=3)),
         radius=maybe(st.floats(allow_nan=False, allow_infinity=False)),

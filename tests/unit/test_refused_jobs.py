@@ -92,6 +92,9 @@ INVALID = {
     "param true": (search(params={"nprobe": 1, "ef": True}), "params.ef", "True, expected a number"),
     "param as text": (search(params={"ef": "64"}), "params.ef", "'64', expected a number"),
     "param huge": (search(params={"ef": 2**63}), "params.ef", "9223372036854775808, allowed are numbers below 2^63"),
+    "expr_params as a list": (search(expr_params=[1]), "expr_params", "[1], expected an object"),
+    "expr_params of an object": (search(expr_params={"a": {}}), "expr_params.a", "{}, expected"),
+    "expr_params with null": (search(expr_params={"a": None}), "expr_params.a", "None, expected"),
     "partition as text": (search(partition_names="2024"), "partition_names", "'2024', expected a list"),
     "partition names, none": (search(partition_names=[]), "partition_names", "empty"),
     "partition's name": (search(partition_names=["a", "b*"]), "partition_names[1]", "'b*'"),
@@ -149,6 +152,7 @@ EXCEEDED = {
     "expr": (search(expr="x" * 9), "expr", "9 bytes, allowed are at most 8"),
     "partition names": (search(partition_names=["a"] * 3), "partition_names", "3 names, allowed are at most 2"),
     "output fields": (search(output_fields=["a"] * 3), "output_fields", "3 names"),
+    "expr_params": (search(expr_params={"a": 1, "b": 2, "c": 3}), "expr_params", "3 values, allowed are at most 2"),
     "params": (search(params={"a": 1, "b": 2, "c": 3}), "params", "3 parameters, allowed are at most 2"),
 }
 

@@ -56,6 +56,13 @@ JOBS: dict[str, Job] = {
         id_format="string",
         explain=True,
     ),
+    "search.expr_params": SearchJob(
+        collection="books",
+        vectors=MATRIX,
+        limit=10,
+        expr="year in {years} and price < {most} and read == {read} and author == {who}",
+        expr_params={"years": [1980, 1990], "most": 20.5, "read": True, "who": "Eco"},
+    ),
     "search.ids": SearchJob(collection="books", ids=[7, -(2**63)], limit=5),
     "search.string_ids": SearchJob(collection="books", ids=["isbn-1", "é"], limit=5),
     "create.collection": CreateJob(

@@ -10,10 +10,10 @@ from nearmq_worker.commands import app
 search_part = search_jobs.search_part
 
 
-def deadly_search_part(segment: Any, queries: Any, *arguments: Any) -> Any:
+def deadly_search_part(segment: Any, queries: Any, *arguments: Any, **options: Any) -> Any:
     if (queries == 666).any():
         signal.raise_signal(signal.SIGSEGV)
-    return search_part(segment, queries, *arguments)
+    return search_part(segment, queries, *arguments, **options)
 
 
 search_jobs.search_part = deadly_search_part

@@ -101,10 +101,12 @@ def test_a_job_that_ends_its_process_is_dead_lettered_and_its_neighbours_are_ans
         poison = collection.submit(np.full((1, 8), 666), limit=1, timeout_s=90)
         good += [collection.submit(vectors[number], limit=1) for number in range(50, 100)]
         deaths = 0
+        deadline = time.monotonic() + 120
         letters: list[dict[str, object]] = []
         while not letters:
+            assert time.monotonic() < deadline, "the poison job is not set aside"
             with worker_process(broker_url, redis_url, program=program) as worker:
-                while worker.poll() is None and not letters:
+                while worker.poll() is None and not letters and time.monotonic() < deadline:
                     time.sleep(0.2)
                     letters = dead_letters(broker_url)
                 deaths += worker.poll() == -signal.SIGSEGV

@@ -60,12 +60,13 @@ connections = Connections()
 
 
 class Hits(list[Hit]):
-    """The hits of one query in Milvus's shape: `ids` and `distances` are lists."""
+    """The hits of one query in Milvus's shape: `ids` and `distances` are lists, `fields` has the output fields."""
 
     def __init__(self, hits: QueryHits) -> None:
         super().__init__(hits)
         self.ids: list[int | str] = hits.ids.tolist()
         self.distances: list[float] = hits.distances.tolist()
+        self.fields = hits.fields
 
 
 class SearchResult(list[Hits]):

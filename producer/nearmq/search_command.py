@@ -40,6 +40,10 @@ def search(
     ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A search parameter, such as ef=128 or nprobe=32.")] = None,
     partition: Annotated[list[str] | None, typer.Option(help="Only this partition; may be repeated.")] = None,
+    expr: Annotated[str | None, typer.Option(help="Only rows for which this is true, such as 'year > 1990'.")] = None,
+    output_field: Annotated[
+        list[str] | None, typer.Option(help="A scalar field to show with each hit, * for all; may be repeated.")
+    ] = None,
     job_queries: Annotated[int, typer.Option(min=1, max=16_384, help="Queries a job.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for each job's answer.")] = 30.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON Lines to this file.")] = None,
@@ -53,6 +57,8 @@ def search(
         "metric_type": metric_type,  # type: ignore[typeddict-item]  # the worker names the allowed ones
         "params": _read_params(param or []),
         "partition_names": partition,
+        "expr": expr,
+        "output_fields": output_field,
         "timeout_s": timeout,
     }
     failures: list[tuple[int, int, NearmqError]] = []
@@ -141,7 +147,7 @@ class _writer:  # noqa: N801  a context manager that reads as a function
     def __init__(self, output: Path | None, *, as_json: bool) -> None:
         self._file: TextIO | None = output.open("w") if output is not None else sys.stdout if as_json else None
         self._owned = output is not None
-        self._table = Table("query", "rank", "id", "distance")
+        self._table: Table | None = None
 
     def __enter__(self) -> Any:
         return self._write
@@ -150,14 +156,18 @@ class _writer:  # noqa: N801  a context manager that reads as a function
         if self._owned and self._file is not None:
             self._file.close()
         elif self._file is None and failed is None:
-            Console().print(self._table)
+            Console().print(self._table or Table("query", "rank", "id", "distance"))
 
     def _write(self, number: int, hits: QueryHits) -> None:
         if self._file is None:
+            self._table = self._table or Table("query", "rank", "id", "distance", *hits.fields)
             for rank, hit in enumerate(hits, 1):
-                self._table.add_row(str(number), str(rank), str(hit.id), f"{hit.distance:.6g}")
+                fields = [str(values[rank - 1]) for values in hits.fields.values()]
+                self._table.add_row(str(number), str(rank), str(hit.id), f"{hit.distance:.6g}", *fields)
         else:
             line = {"query": number, "ids": hits.ids.tolist(), "distances": hits.distances.tolist()}
+            if hits.fields:
+                line["fields"] = hits.fields
             self._file.write(orjson.dumps(line).decode() + "\n")
 
 

@@ -1,11 +1,12 @@
 """DESIGN, section 6, row by row: what a search promises, embedded and through RabbitMQ and Redis."""
 
+import asyncio
 import time
 
 import numpy as np
 import pytest
 
-from nearmq import Schema, VectorFieldSpec
+from nearmq import Schema, SearchResults, VectorFieldSpec
 from nearmq.errors import (
     AlreadyExists,
     CollectionNotFound,
@@ -315,6 +316,20 @@ def test_a_collection_may_have_several_vector_fields_and_string_keys(world: Worl
     for field in (None, "bodi"):
         with pytest.raises(FieldNotFound, match="'title', 'body'"):
             collection.search(titles[:1], field=field)
+
+
+def test_searches_may_be_awaited_and_their_futures_cancelled(world: World):
+    collection = world.client.create_collection("c", dim=4, index="FLAT")
+    vectors = rows(50, 4)
+    world.add("c", range(50), vectors)
+
+    async def search_all() -> list[SearchResults]:
+        return await asyncio.gather(*(collection.search_async(vector, limit=1) for vector in vectors))
+
+    assert [int(results[0].ids[0]) for results in asyncio.run(search_all())] == list(range(50))
+    future = collection.submit(vectors[:1], limit=1)
+    assert future.cancel() or future.done()
+    assert collection.search(vectors[:1], limit=1)[0].ids.tolist() == [0]
 
 
 def test_collections_are_created_listed_renamed_and_dropped(world: World):

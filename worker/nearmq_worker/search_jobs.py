@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from nearmq.errors import DeadlineExceeded, InvalidArgument, VersionTimeout
@@ -14,7 +15,9 @@ from nearmq.jobs import Hits, Reply, SearchJob, TimingMs
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import StoreError
+from nearmq_index_store.filters import Filter
 from nearmq_index_store.manifest import Snapshot
+from nearmq_index_store.schema import Schema
 from nearmq_index_store.search import Hits as FoundHits
 from nearmq_index_store.search import check_queries, plan, read_expr, resolve, search_part
 from nearmq_index_store.segment import Segment
@@ -62,9 +65,10 @@ class Searcher:
             return [error_reply(job_id, error) for job_id in job_ids]
         replies: dict[int, Reply] = {}
         groups: dict[Choice, list[Search]] = {}
+        read = _ExprReader(snapshot.manifest.schema)
         for place, task in enumerate(tasks):
             try:
-                choice, output_fields = _check(task, snapshot)
+                choice, output_fields = _check(task, snapshot, read)
                 groups.setdefault(choice, []).append(self._search_of(place, task, output_fields))
             except JOB_ERRORS as error:
                 replies[place] = error_reply(job_ids[place], error)
@@ -163,7 +167,23 @@ class Searcher:
         return list(map(run, units) if len(units) == 1 else self._pool.map(run, units))
 
 
-def _check(task: Task, snapshot: Snapshot) -> tuple[Choice, Sequence[str] | None]:
+class _ExprReader:
+    """Compiles the expressions of a batch against one schema, each once however many jobs carry it."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._read: dict[tuple[str, bytes], Filter] = {}
+
+    def __call__(self, job: SearchJob) -> Filter | None:
+        if not job.expr:
+            return None
+        key = job.expr, msgspec.json.encode(job.expr_params)
+        if key not in self._read:
+            self._read[key] = read_expr(self._schema, job.expr, job.expr_params)
+        return self._read[key]
+
+
+def _check(task: Task, snapshot: Snapshot, read: _ExprReader) -> tuple[Choice, Sequence[str] | None]:
     """Check a job against what is served and the schema; return what it chooses, and its output fields."""
     job = task.job
     assert isinstance(job, SearchJob)
@@ -184,9 +204,8 @@ def _check(task: Task, snapshot: Snapshot) -> tuple[Choice, Sequence[str] | None
         limit=job.offset + job.limit,
     )
     check_queries(field, job.vectors)
-    condition = read_expr(schema, job.expr, job.expr_params) if job.expr else None
     output_fields = None if job.output_fields is None else schema.output_fields(job.output_fields)
-    return Choice(field.name, params, condition), output_fields
+    return Choice(field.name, params, read(job)), output_fields
 
 
 def _within(most_hits: int, searches: Sequence[Search]) -> Iterator[list[Search]]:

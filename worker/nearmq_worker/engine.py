@@ -144,11 +144,13 @@ class Engine:
             raise InvalidArgument(f"a {job_type} job came through {queue!r}, its way is {expected!r}", field="type")
 
     def _refuse(self, delivery: Delivery, error: NearmqError) -> None:
-        reply = replace(error_reply(delivery.message.message_id, error), worker=self._config.name)
         if delivery.message.reply_to is None:
             self._settler.dead(delivery, error.code)
         else:
-            self._settler.answer(delivery, encode_reply(reply))
+            self._settler.answer(delivery, encode_reply(self._failure(delivery, error)))
+
+    def _failure(self, delivery: Delivery, error: Exception) -> Reply:
+        return replace(error_reply(delivery.message.message_id, error), worker=self._config.name)
 
     def _work(self) -> None:
         while (taken := self._waiting.take()) is not None:
@@ -168,9 +170,8 @@ class Engine:
                 for task in tasks:
                     self._run([task])
                 return
-            job_id = tasks[0].delivery.message.message_id
-            logger.exception(JOB_FAILED, extra={"job_id": job_id})
-            replies = [replace(error_reply(job_id, error), worker=self._config.name)]
+            logger.exception(JOB_FAILED, extra={"job_id": tasks[0].delivery.message.message_id})
+            replies = [self._failure(tasks[0].delivery, error)]
             bodies = [encode_reply(replies[0])]
         for task, reply, body in zip(tasks, replies, bodies, strict=True):
             self._settler.answer(task.delivery, body)
@@ -210,8 +211,7 @@ class Engine:
                     log_answer(task, reply)
         except Exception as error:
             logger.exception(JOB_FAILED, extra={"job_id": job_id})
-            reply = replace(error_reply(job_id, error), worker=self._config.name)
-            self._settler.answer(task.delivery, encode_reply(reply))
+            self._settler.answer(task.delivery, encode_reply(self._failure(task.delivery, error)))
 
 
 def _encoded(task: Task, reply: Reply) -> bytes:

@@ -191,13 +191,22 @@ class Engine:
             if self._waiting.is_closed:
                 self._settler.give_back(task.delivery)
                 continue
-            try:
-                body = process.run(task, timeout_s=_SUSPECTS_START_S + self._config.deadline_s)
-                self._settler.answer(task.delivery, body)
-            except ChildDied as death:
-                logger.error(JOB_POISONOUS, extra={"job_id": task.delivery.message.message_id, "reason": str(death)})  # noqa: TRY400  the traceback is the child's
-                self._settler.dead(task.delivery, str(death))
+            self._run_isolated(process, task)
         process.close()
+
+    def _run_isolated(self, process: IsolatedProcess[Task], task: Task) -> None:
+        delivery = task.delivery
+        try:
+            body = process.run(task, timeout_s=_SUSPECTS_START_S + self._config.deadline_s)
+        except ChildDied as death:
+            reason = str(death)
+            logger.warning(JOB_POISONOUS, extra={"job_id": delivery.message.message_id, "reason": reason})
+            self._settler.dead(delivery, reason)
+        except Exception as error:  # such as a process that cannot be started
+            logger.exception(JOB_FAILED, extra={"job_id": delivery.message.message_id})
+            self._settler.answer(delivery, encode_reply(self._failure(delivery, error)))
+        else:
+            self._settler.answer(delivery, body)
 
     def _run_control(self, task: Task) -> None:
         job_id = task.delivery.message.message_id

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -17,20 +18,46 @@ from nearmq_index_store.errors import CollectionNotFound
 DEFAULT_STORE = "file:./nearmq-data"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-Store = Annotated[str, typer.Option("--store", envvar="NEARMQ_STORE", help="The store: file:…, s3://… or redis://….")]
+
+def _completed(context: typer.Context, url: str | None) -> str | None:
+    """Let the root command add to a url what it knows for all servers, such as the authorities to trust."""
+    complete = getattr(context.obj, "completed", None)
+    return str(complete(url)) if url and complete is not None else url
+
+
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="NEARMQ_STORE", callback=_completed, help="The store: file:…, s3://… or redis[s]://…."
+    ),
+]
 Cache = Annotated[
     str | None,
-    typer.Option("--cache", envvar="NEARMQ_CACHE", help="A Redis before the store; worth it before a bucket."),
+    typer.Option(
+        "--cache",
+        envvar="NEARMQ_CACHE",
+        callback=_completed,
+        help="A Redis before the store; worth it before a bucket.",
+    ),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key-file",
+        envvar="NEARMQ_SIGNING_KEY_FILE",
+        help="Keys, one a line: sign what names blobs, and refuse what is not signed.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Check and say what would be done; change nothing.")]
 CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")]
 
 
-def open_catalog(store: str, cache: str | None, *, for_writing: bool = False) -> Catalog:
+def open_catalog(store: str, cache: str | None, signing_key_file: Path | None, *, for_writing: bool = False) -> Catalog:
     """Open the catalog of a store; who is about to write is told what a crash may lose."""
-    blobs = open_store(store, cache)
+    blobs = open_store(store, cache, signing_key_file)
     if for_writing and blobs.durability is not None:
         sys.stderr.write(f"note: {blobs.durability}\n")
     return Catalog(blobs)
@@ -58,3 +85,11 @@ def read_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size, expected a whole number with KiB, MiB, GiB or TiB")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def read_duration(text: str) -> float:
+    """Read a time in seconds, such as 90s, 15m, 1.5h or 7d; a bare number is one of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no time, expected a number with s, m, h or d, such as 15m")
+    return float(match[1]) * _SECONDS[match[2] or "s"]

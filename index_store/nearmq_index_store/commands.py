@@ -1,6 +1,7 @@
-"""`nearmq store create | import | list | show | verify | rename | drop`: collections of a store, without a queue.
+"""`nearmq store create | import | export | compact | tune | list | show | verify | gc | sign | rename | drop`.
 
-Errors are the exceptions of `errors.py`; the command `nearmq` turns them into one line and an exit code.
+None of them needs a queue. Errors are the exceptions of `errors.py`; the command `nearmq` turns them into one line and
+an exit code.
 """
 
 import sys
@@ -19,13 +20,17 @@ from nearmq_index_store.command_options import (
     Cache,
     CollectionName,
     DryRun,
+    SigningKey,
     Store,
     hinting,
     open_catalog,
     print_answer,
 )
+from nearmq_index_store.compact_command import compact_collection
 from nearmq_index_store.describing import describe, describe_schema
 from nearmq_index_store.errors import AlreadyExists, InvalidArgument
+from nearmq_index_store.export_command import export
+from nearmq_index_store.gc_command import gc
 from nearmq_index_store.import_command import import_file
 from nearmq_index_store.manifest import SegmentEntry
 from nearmq_index_store.progress import ProgressDisplay
@@ -39,6 +44,8 @@ from nearmq_index_store.schema import (
     Schema,
     VectorField,
 )
+from nearmq_index_store.sign_command import sign
+from nearmq_index_store.tune_command import tune_collection
 from nearmq_index_store.verifying import Problem, verify
 
 app = typer.Typer(help="Make, fill, look at and drop the collections of a store.", no_args_is_help=True)
@@ -75,6 +82,7 @@ def create(
     primary_key: Annotated[str, typer.Option(help="int64 or string.")] = "int64",
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +103,7 @@ def create(
             scalar_fields=tuple(_parse_scalar(text) for text in scalar or ()),
         )
     )
-    catalog = open_catalog(store, cache, for_writing=not dry_run)
+    catalog = open_catalog(store, cache, signing_key_file, for_writing=not dry_run)
     version = None
     if not dry_run:
         version = catalog.create(collection, schema, job_id=str(ULID())).version
@@ -107,21 +115,33 @@ def create(
 
 
 app.command("import")(import_file)
+app.command("export")(export)
+app.command("compact")(compact_collection)
+app.command("tune")(tune_collection)
+app.command()(gc)
+app.command()(sign)
 
 
 @app.command("list")
-def list_(*, store: Store = DEFAULT_STORE, cache: Cache = None, as_json: AsJson = False) -> None:
+def list_(
+    *, store: Store = DEFAULT_STORE, cache: Cache = None, signing_key_file: SigningKey = None, as_json: AsJson = False
+) -> None:
     """List the collections."""
-    names = open_catalog(store, cache).list()
+    names = open_catalog(store, cache, signing_key_file).list()
     print_answer({"collections": names}, "\n".join(names) if names else "no collections", as_json=as_json)
 
 
 @app.command()
 def show(
-    collection: CollectionName, *, store: Store = DEFAULT_STORE, cache: Cache = None, as_json: AsJson = False
+    collection: CollectionName,
+    *,
+    store: Store = DEFAULT_STORE,
+    cache: Cache = None,
+    signing_key_file: SigningKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show a collection: its schema, its partitions, its rows and bytes."""
-    catalog = open_catalog(store, cache)
+    catalog = open_catalog(store, cache, signing_key_file)
     with hinting(catalog, collection):
         facts = describe(catalog.snapshot(collection))
     if as_json:
@@ -145,12 +165,13 @@ def verify_(
     *,
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of the newest versions against its digest, and check every segment; a problem exits 1."""
     problems: list[Problem] = []
     checked = {"segments": 0, "rows": 0, "bytes": 0}
-    catalog = open_catalog(store, cache)
+    catalog = open_catalog(store, cache, signing_key_file)
     names = collection or catalog.list()
     with ProgressDisplay("rows") as display:
         for name in names:
@@ -186,10 +207,11 @@ def rename(
     *,
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a collection another name."""
-    catalog = open_catalog(store, cache, for_writing=True)
+    catalog = open_catalog(store, cache, signing_key_file, for_writing=True)
     with hinting(catalog, collection):
         version = catalog.rename(collection, new_name, job_id=str(ULID())).version
     answer = {"collection": new_name, "old_name": collection, "version": version}
@@ -204,11 +226,12 @@ def drop(
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask: refuse without --force.")] = False,
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop a collection with all its rows."""
-    catalog = open_catalog(store, cache, for_writing=not dry_run)
+    catalog = open_catalog(store, cache, signing_key_file, for_writing=not dry_run)
     with hinting(catalog, collection):
         facts = describe(catalog.snapshot(collection))
         what = f"{collection}: {facts['rows']:,} rows in {facts['segments']:,} segments, {facts['bytes']:,} bytes"

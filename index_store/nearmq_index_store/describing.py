@@ -8,14 +8,17 @@ from nearmq_index_store.schema import Schema
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a collection's name, id, version, schema, partitions and totals; `bytes` are those of its blobs."""
+    """Return a collection's name, id, version, schema, partitions and totals.
+
+    `rows` are those that are not deleted, `bytes` those of the blobs.
+    """
     manifest = snapshot.manifest
     segments: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     size: Counter[str] = Counter()
     for entry in snapshot.segments:
         segments[entry.partition] += 1
-        rows[entry.partition] += entry.rows
+        rows[entry.partition] += entry.live_rows
         size[entry.partition] += sum(blob.bytes for blob in entry.blobs())
     return {
         "name": manifest.name,

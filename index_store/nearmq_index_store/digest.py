@@ -5,9 +5,10 @@ shorter. The blob's digest is the BLAKE3 of that table. So a range needs the tab
 pages, checked by the table; pages can be read and checked in any order by any number of threads.
 """
 
+import os
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -25,14 +26,18 @@ DIGEST_BYTES = 32
 RANGE_BYTES = 4 << 20
 
 
-def put_blob(store: BlobStore, collection_id: str, *parts: Buffer) -> BlobRef:
+def put_blob(store: BlobStore, collection_id: str, *parts: Buffer, not_before: str = "") -> BlobRef:
     """Write the parts, joined, under a key of their own: `<collection>/<ULID>-<digest>`.
 
     Durable when it returns, as far as the store promises it. The parts must not change meanwhile.
+
+    Args:
+        not_before: the least ULID; a commit gives its base's horizon, since garbage collection removes what is staged
+            before it, and clocks need not agree.
     """
     table = b"".join(blake3(page).digest() for page in chunked(parts, PAGE_BYTES))
     digest = blake3(table).hexdigest()
-    key = f"{collection_id}/{ULID()}-{digest}"
+    key = f"{collection_id}/{_ulid(not_before)}-{digest}"
     store.put(key, *parts, table)
     return BlobRef(key=key, bytes=sum(memoryview(part).nbytes for part in parts), digest=digest)
 
@@ -92,6 +97,12 @@ class VerifiedBlob:
                 return pages[start - base : end - base]
         raise IndexCorrupt(f"bytes {base} to {stop} of blob {self._ref.key!r} fail their digests")
 
+    def holds(self, start: int, data: Buffer) -> bool:
+        """Say whether these are the payload's bytes from `start` on, to the end of a page."""
+        first = start // PAGE_BYTES
+        table = self._table[first * DIGEST_BYTES : (first + -(-len(data) // PAGE_BYTES)) * DIGEST_BYTES]
+        return _are_pages(memoryview(data), table, len(data))
+
 
 def copy_blob(store: BlobStore, ref: BlobRef, file: BinaryIO, *, threads: int = 4) -> None:
     """Write a blob's payload to a file, from its current position, every byte verified before it is written.
@@ -114,6 +125,42 @@ def copy_blob(store: BlobStore, ref: BlobRef, file: BinaryIO, *, threads: int = 
                 file.write(reads.popleft().result())
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+def fill_file(store: BlobStore, ref: BlobRef, file: int, executor: Executor, *, resumed: bool = False) -> None:
+    """Bring the blob's payload into an open file of its size, every byte verified before it is written.
+
+    Args:
+        file: a descriptor, for reading and writing. After an error it holds some of the payload's ranges.
+        executor: whose threads fetch the ranges, each one of RANGE_BYTES at a time.
+        resumed: the file may hold some ranges already, which are verified, and fetched only when they fail.
+
+    Raises:
+        IndexCorrupt: the blob is missing, or a page is not what was put.
+        StoreUnavailable: the store cannot be reached.
+    """
+    blob = VerifiedBlob(store, ref)
+
+    def fill(start: int) -> None:
+        if not (resumed and blob.holds(start, os.pread(file, RANGE_BYTES, start))):
+            os.pwrite(file, blob.read(start, start + RANGE_BYTES), start)
+
+    ranges = [executor.submit(fill, start) for start in range(0, ref.bytes, RANGE_BYTES)]
+    try:
+        for done in ranges:
+            done.result()
+    finally:  # the file is the caller's to close
+        for left in ranges:
+            left.cancel()
+        wait(ranges)
+
+
+def _ulid(not_before: str) -> str:
+    """A ULID of one's own, so that no two puts share a key, also where the clock is behind."""
+    own = str(ULID())
+    if own >= not_before:
+        return own
+    return str(ULID.from_timestamp(ULID.from_str(not_before).milliseconds + 1))
 
 
 def _get(store: BlobStore, ref: BlobRef, start: int, end: int, *, refresh: bool) -> memoryview:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nearmq_index_store.schema import Metric
 
 FloatMatrix = npt.NDArray[np.float32]
+FloatVector = npt.NDArray[np.float32]
 Distances = npt.NDArray[np.float32]
 RowNumbers = npt.NDArray[np.int64]
 
@@ -23,33 +24,39 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def exact_distances(
-    query: npt.NDArray[np.float32], vectors: FloatMatrix, rows: RowNumbers, metric: Metric
+    queries: FloatMatrix, owners: RowNumbers, vectors: FloatMatrix, rows: RowNumbers, metric: Metric
 ) -> Distances:
-    """Return the distance of one query to each of the rows.
+    """Return the distances of pairs of a query and a row, float32 of shape (pairs,).
 
     L2 is squared and computed from differences, IP is the raw product, COSINE is a similarity clipped to [-1, 1] with 0
     wherever a vector is zero. What float32 cannot hold becomes its largest value, so that no distance is infinite.
 
     Args:
-        query: float32, shape (dim,), finite.
+        queries: float32, shape (queries, dim), finite.
+        owners: of each pair the number of its query.
         vectors: float32, shape (n, dim), finite, C-contiguous.
-        rows: row numbers into `vectors`, in any order.
+        rows: of each pair the number of its row in `vectors`.
     """
     distances = np.empty(len(rows), dtype=np.float32)
-    wide_query = query.astype(np.float64)
-    step = max(1, _BLOCK // len(query))
+    step = max(1, _BLOCK // vectors.shape[1])
     for start in range(0, len(rows), step):
-        chunk = vectors[rows[start : start + step]].astype(np.float64)
-        exact = _PAIRWISE[metric](wide_query, chunk)
-        distances[start : start + step] = np.clip(exact, -_LARGEST, _LARGEST)
+        run = slice(start, start + step)
+        wide_rows = vectors[rows[run]].astype(np.float64)
+        wide_queries = (queries if len(queries) == 1 else queries[owners[run]]).astype(np.float64)
+        distances[run] = np.clip(_PAIRWISE[metric](wide_queries, wide_rows), -_LARGEST, _LARGEST)
     return distances
 
 
-def nearest_first(ids: npt.NDArray[np.generic], distances: Distances, metric: Metric) -> npt.NDArray[np.intp]:
-    """Return the positions in the order of hits: nearest first, ties by smaller id (strings by code point)."""
-    by_id = np.argsort(ids, kind="stable")
-    nearness = distances if metric == "L2" else -distances
-    return by_id[np.argsort(nearness[by_id], kind="stable")]
+def nearest_first(
+    owners: RowNumbers, ids: npt.NDArray[np.generic], distances: Distances, metric: Metric
+) -> npt.NDArray[np.intp]:
+    """Return the positions in the order of hits: query by query, nearest first, ties by smaller id.
+
+    Ids that are strings are ordered by code point.
+    """
+    numbers = np.unique(ids, return_inverse=True)[1] if ids.dtype == object else ids
+    order: npt.NDArray[np.intp] = np.lexsort((numbers, distances if metric == "L2" else -distances, owners))
+    return order
 
 
 def lengths(vectors: FloatMatrix) -> npt.NDArray[np.float64]:
@@ -77,21 +84,21 @@ def row_blocks(vectors: FloatMatrix) -> Iterator[slice]:
         yield slice(start, min(start + step, len(vectors)))
 
 
-def _l2(query: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    rows -= query
+def _l2(queries: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    rows -= queries
     squared: npt.NDArray[np.float64] = np.vecdot(rows, rows)
     return squared
 
 
-def _ip(query: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    products: npt.NDArray[np.float64] = np.vecdot(rows, query)
+def _ip(queries: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    products: npt.NDArray[np.float64] = np.vecdot(rows, queries)
     return products
 
 
-def _cosine(query: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    divisors = np.sqrt(np.vecdot(rows, rows)) * np.sqrt(np.vecdot(query, query))
+def _cosine(queries: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    divisors = np.sqrt(np.vecdot(rows, rows)) * np.sqrt(np.vecdot(queries, queries))
     divisors[divisors == 0] = np.inf
-    similarities: npt.NDArray[np.float64] = np.clip(np.vecdot(rows, query) / divisors, -1.0, 1.0)
+    similarities: npt.NDArray[np.float64] = np.clip(np.vecdot(rows, queries) / divisors, -1.0, 1.0)
     return similarities
 
 

@@ -10,6 +10,7 @@ StoreError
 ├── MetricMismatch
 ├── AlreadyExists
 ├── VersionExpired         the version asked for has been removed
+├── Incomplete             other rows were written than there are
 ├── BlobNotFound           no blob has this key
 ├── IndexCorrupt           a blob is missing, or fails its digest or its header checks
 └── StoreUnavailable       the store cannot be reached or refused the operation
@@ -38,12 +39,12 @@ class InvalidExpression(StoreError):
     """A filter expression cannot be read, or does not fit the schema.
 
     Attributes:
-        expression: the whole text; the message quotes the part around the place.
-        column: the 1-based character of the expression that is at fault.
+        expression: the whole text; the message quotes the part around the place. Empty in an error that was recorded.
+        column: the 1-based character of the expression that is at fault; 0 in an error that was recorded.
     """
 
-    def __init__(self, message: str, *, expression: str, column: int) -> None:
-        super().__init__(message, field="expr")
+    def __init__(self, message: str, *, field: str | None = "expr", expression: str = "", column: int = 0) -> None:
+        super().__init__(message, field=field)
         self.expression = expression
         self.column = column
 
@@ -74,6 +75,10 @@ class AlreadyExists(StoreError):
 
 class VersionExpired(StoreError):
     """The version asked for has been removed."""
+
+
+class Incomplete(StoreError):
+    """The files of an export have another number of rows than the version."""
 
 
 class BlobNotFound(StoreError):

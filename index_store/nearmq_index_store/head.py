@@ -3,6 +3,9 @@
 Versions are made by put-if-absent and have no gaps from the collection's `floor`, its oldest retained version, to its
 head; garbage collection raises the floor before it removes a manifest. So what this module remembers may be too old,
 and never leads astray.
+
+The floor must never be lowered, not even for a moment: a commit that is based on a removed version would pass for won.
+Two collectors at work at the same time could lower one that is overwritten, so floors are a chain by put-if-absent too.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from nearmq_index_store.manifest import (
 )
 from nearmq_index_store.pages import Segments, read_page
 from nearmq_index_store.recent import Recent
-from nearmq_index_store.sealed import FORMAT, read_sealed
+from nearmq_index_store.sealed import FORMAT, Reader, seal
 
 #: Some 3 MB each when all their segments are named.
 PAGES_KEPT = 64
@@ -38,9 +41,17 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-def floor_key(collection_id: str) -> str:
-    """The key of a collection's floor; absent where no version was ever removed."""
-    return f"{collection_id}/floor"
+_FLOORS = Reader(Floor)
+
+
+def floor_prefix(collection_id: str) -> str:
+    """The folder of a collection's floors."""
+    return f"{collection_id}/floor/"
+
+
+def floor_key(collection_id: str, generation: int) -> str:
+    """The key of a collection's floor after it was raised so many times; there is none before the first."""
+    return f"{floor_prefix(collection_id)}{generation:020d}"
 
 
 def newest(exists: Callable[[int], bool], base: int) -> int:
@@ -66,6 +77,7 @@ class Heads:
         self.store = store
         self._heads: Recent[str, Manifest] = Recent(HEADS_KEPT)
         self._pages: Recent[str, Segments] = Recent(PAGES_KEPT)
+        self._floors: Recent[str, tuple[int, int]] = Recent(HEADS_KEPT)  # generation and version
 
     def head(self, collection_id: str) -> Manifest | None:
         """Look at the origin for the newest manifest, which may be a `dropped` one; None before the first.
@@ -74,6 +86,8 @@ class Heads:
             StoreUnavailable: also when manifests are gone that were there: the store was flushed, or is an older copy.
         """
         known = self._heads.get(collection_id)
+        if known is not None and self._is_newest(known):
+            return known
         base = known.version if known else 0
         for _ in range(LOOKS):
             version = newest(lambda number: self.store.exists(manifest_key(collection_id, number)), base)
@@ -85,6 +99,7 @@ class Heads:
             listed = self._listed(collection_id)
             if listed < base:
                 self._heads.forget(collection_id)
+                self._floors.forget(collection_id)
                 raise StoreUnavailable(
                     f"version {base} of collection {collection_id} is gone, version {listed} is the newest: the store "
                     "was flushed, or replaced by an older copy"
@@ -128,6 +143,10 @@ class Heads:
             self._pages.put(ref.blob.key, segments)
         return segments
 
+    def remember_page(self, ref: PageRef, segments: Segments) -> None:
+        """Take over a page that was just put."""
+        self._pages.put(ref.blob.key, segments)
+
     def manifest(self, collection_id: str, version: int) -> Manifest:
         """Read one version.
 
@@ -140,18 +159,44 @@ class Heads:
         return manifest
 
     def floor(self, collection_id: str) -> int:
-        """The oldest retained version; 0 when none was ever removed."""
-        try:
-            where = f"the floor of collection {collection_id}"
-            return read_sealed(self.store, floor_key(collection_id), Floor, where).version
-        except BlobNotFound:
-            return 0
+        """Look at the origin for the oldest retained version; 0 when none was ever removed."""
+        return self._floor(collection_id)[1]
+
+    def raise_floor(self, collection_id: str, version: int) -> None:
+        """Make a version the oldest that is retained, unless a newer one is, whoever does the same at the same time."""
+        while True:
+            generation, present = self._floor(collection_id)
+            if present >= version:
+                return
+            self.store.put_if_absent(floor_key(collection_id, generation + 1), seal(Floor(version=version)))
 
     def remember(self, manifest: Manifest) -> None:
         """Start the next look at this version, which is surely in the store."""
         known = self._heads.get(manifest.collection_id)
         if known is None or known.version < manifest.version:
             self._heads.put(manifest.collection_id, manifest)
+
+    def _is_newest(self, known: Manifest) -> bool:
+        """Look once whether there is no newer version and no higher floor, and this one is there."""
+        generation, floor = self._floors.get(known.collection_id) or (0, 0)
+        newer, raised, is_there = self.store.which_exist(
+            [
+                manifest_key(known.collection_id, known.version + 1),
+                floor_key(known.collection_id, generation + 1),
+                manifest_key(known.collection_id, known.version),
+            ]
+        )
+        return is_there and not newer and not raised and known.version >= floor
+
+    def _floor(self, collection_id: str) -> tuple[int, int]:
+        known = self._floors.get(collection_id) or (0, 0)
+        generation = newest(lambda number: self.store.exists(floor_key(collection_id, number)), known[0])
+        if generation == known[0]:
+            return known
+        key = floor_key(collection_id, generation)
+        found = generation, _FLOORS.read(self.store, key, f"floor {key}").version
+        self._floors.put(collection_id, found)
+        return found
 
     def _manifest(self, collection_id: str, version: int) -> Manifest | None:
         known = self._heads.get(collection_id)

@@ -1,8 +1,11 @@
 """`nearmq store import`: a file of rows into a collection."""
 
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,7 @@ from nearmq_index_store.command_options import (
     Cache,
     CollectionName,
     DryRun,
+    SigningKey,
     Store,
     hinting,
     open_catalog,
@@ -25,12 +29,18 @@ from nearmq_index_store.importing import ImportOptions, Progress, check_ids, imp
 from nearmq_index_store.manifest import DEFAULT_PARTITION
 from nearmq_index_store.progress import ProgressDisplay
 from nearmq_index_store.schema import Schema
-from nearmq_index_store.sources import Source, open_source
+from nearmq_index_store.sources import Source, SourceFile, copy_pipe, open_source
+from nearmq_index_store.staging import staging_folder
 
 
 def import_file(
     collection: CollectionName,
-    file: Annotated[Path, typer.Argument(help="A .npy, .parquet or .arrow file.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .parquet, .arrow, .csv, .jsonl or .npy file, a folder of .parquet files, or - for standard input."
+        ),
+    ],
     *,
     partition: Annotated[str, typer.Option(help="The partition that the rows go to.")] = DEFAULT_PARTITION,
     create_partition: Annotated[
@@ -44,11 +54,24 @@ def import_file(
         int | None,
         typer.Option(help="For .npy without --ids: the first primary key; the rows are numbered.", show_default="0"),
     ] = None,
+    fields: Annotated[
+        Path | None,
+        typer.Option(
+            help="For .npy: a table of the scalar fields of the same rows in the same order, and perhaps of their ids.",
+            exists=True,
+        ),
+    ] = None,
     segment_size: Annotated[
         str, typer.Option(help="Vectors of one segment; building it takes two to three times that in memory.")
     ] = "256MiB",
     threads: Annotated[
         int | None, typer.Option(envvar="NEARMQ_THREADS", min=1, help="Of the index builds.", show_default="cores")
+    ] = None,
+    job_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Any name of this import: the same command goes on after a kill, and does nothing once it is done."
+        ),
     ] = None,
     workdir: Annotated[
         Path | None,
@@ -58,14 +81,15 @@ def import_file(
     ] = None,
     store: Store = DEFAULT_STORE,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Add all rows of a file to a collection, in one version, or none of them.
 
-    A .npy file is a matrix of shape (rows, dim). Parquet and Arrow files have a column `id`, one for each vector field,
-    FixedSizeList or List of numbers, and one for each scalar field, which a nullable one may lack. A key that the
-    collection has, or that is there twice, is an error.
+    A table has a column `id`, one for each vector field (lists of numbers), and one for each scalar field, which a
+    nullable one may lack. A .npy file is a matrix of shape (rows, dim). A key that the collection has, or that is there
+    twice, is an error. Standard input is told by its first bytes. docs/bulk.md says more.
     """
     options = ImportOptions(
         partition=partition,
@@ -73,14 +97,19 @@ def import_file(
         segment_bytes=read_size(segment_size),
         threads=threads or os.cpu_count() or 1,
         folder=workdir or Path(tempfile.gettempdir()),
+        job_id=job_id,
     )
 
-    def open_file(schema: Schema) -> Source:
-        return open_source(file, schema, ids_path=ids, first_id=first_id)
-
     started_s = time.monotonic()
-    catalog = open_catalog(store, cache, for_writing=not dry_run)
-    with hinting(catalog, collection), ProgressDisplay("rows") as display:
+    catalog = open_catalog(store, cache, signing_key_file, for_writing=not dry_run)
+    with (
+        hinting(catalog, collection),
+        _readable(file, options.folder) as source_file,
+        ProgressDisplay("rows") as display,
+    ):
+
+        def open_file(schema: Schema) -> Source:
+            return open_source(source_file, schema, ids_path=ids, first_id=first_id, fields_path=fields)
 
         def on_progress(progress: Progress) -> None:
             display.show(progress.stage, progress.rows, progress.total)
@@ -92,12 +121,14 @@ def import_file(
             summary: dict[str, Any] = {"rows": rows}
         else:
             imported = import_rows(catalog, collection, open_file, options, on_progress=on_progress)
-            rows = sum(entry.rows for entry in imported.segments)
+            rows = imported.rows
             summary = {
                 "rows": rows,
                 "segments": len(imported.segments),
+                "kept_segments": imported.kept,
+                "is_repeat": imported.is_repeat,
                 "bytes": sum(blob.bytes for entry in imported.segments for blob in entry.blobs()),
-                "version": imported.manifest.version,
+                "version": imported.version,
             }
     elapsed_s = time.monotonic() - started_s
     summary = {
@@ -110,6 +141,16 @@ def import_file(
         "rows_per_s": round(rows / elapsed_s, 1),
     }
     print_answer(summary, _text(summary), as_json=as_json)
+
+
+@contextmanager
+def _readable(file: Path, folder: Path) -> Iterator[SourceFile]:
+    """Give a file that can be read more than once."""
+    if str(file) != "-":
+        yield SourceFile.at(file)
+        return
+    with staging_folder(folder) as own_folder:
+        yield copy_pipe(sys.stdin.buffer, own_folder)
 
 
 def _check(catalog: Catalog, collection: str, source: Source, options: ImportOptions, display: ProgressDisplay) -> int:
@@ -126,6 +167,10 @@ def _text(summary: dict[str, Any]) -> str:
     into = f"{summary['collection']}, partition {summary['partition']}"
     if summary["dry_run"]:
         return f"would import {summary['rows']:,} rows into {into}: all are good, nothing was changed"
+    if summary["is_repeat"]:
+        return (
+            f"imported {summary['rows']:,} rows into {into} before: version {summary['version']}, nothing was changed"
+        )
     return (
         f"imported {summary['rows']:,} rows into {into}: version {summary['version']}, {summary['segments']} segments, "
         f"{summary['bytes']:,} bytes, {summary['seconds']:,.1f} s"

@@ -1,22 +1,28 @@
-"""Primary keys of whole collections in little memory: 8 bytes a key, whatever its type."""
+"""Primary keys in little memory: looked up in segments by 8 bytes a key, whatever its type."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from blake3 import blake3
 
 from nearmq_index_store.blobs.protocol import BlobStore
+from nearmq_index_store.deletes import DeletesReader
 from nearmq_index_store.digest import read_blob
 from nearmq_index_store.distances import RowNumbers
 from nearmq_index_store.errors import AlreadyExists, IndexCorrupt, InvalidArgument
 from nearmq_index_store.manifest import SegmentEntry
 from nearmq_index_store.pages import Segments
+from nearmq_index_store.recent import Recent
 from nearmq_index_store.schema import ID_COLUMN, PrimaryKey
 from nearmq_index_store.sources.protocol import Source
 
 Fingerprints = npt.NDArray[np.int64]
+
+#: Keys of segments that are remembered: of some 20 million rows with integer keys.
+KEYS_KEPT_BYTES = 256 << 20
 
 #: Suspects that one more pass over a file looks at: a bound on memory where most keys are there twice.
 _SUSPECTS_A_PASS = 1_024
@@ -58,6 +64,89 @@ def read_keys(store: BlobStore, entry: SegmentEntry, primary_key: PrimaryKey) ->
     return batch.column(0), batch.column(1).to_numpy().astype(np.int64)
 
 
+class SegmentKeys:
+    """The primary keys of one segment, ready to be looked up."""
+
+    def __init__(self, keys: pa.Array, rows: RowNumbers) -> None:
+        """Take keys, each there once, and the number of the row that each is of."""
+        found = fingerprints(keys)
+        order = np.argsort(found, kind="stable")
+        self._fingerprints = found[order]
+        self._rows = rows[order].astype(np.uint32)
+        self._texts = None if pa.types.is_int64(keys.type) else keys.take(pa.array(order))
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory."""
+        return self._fingerprints.nbytes + self._rows.nbytes + (0 if self._texts is None else self._texts.nbytes)
+
+    def find(self, keys: pa.Array) -> tuple[RowNumbers, RowNumbers]:
+        """Look keys up, of the segment's type, without nulls.
+
+        Returns:
+            The positions of those that are there, in no promised order, and beside each the number of its row.
+        """
+        wanted = fingerprints(keys)
+        order = np.argsort(wanted)  # in their order the lookups stay in the processor's cache
+        low = np.searchsorted(self._fingerprints, wanted[order])
+        places = np.minimum(low, len(self._fingerprints) - 1)
+        is_found = self._fingerprints[places] == wanted[order]
+        positions, places = order[is_found], places[is_found]
+        if self._texts is not None:
+            positions, places = self._same_texts(keys, positions, places)
+        return positions, self._rows[places].astype(np.int64)
+
+    def _same_texts(self, keys: pa.Array, positions: RowNumbers, places: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
+        """Of equal fingerprints, keep those of equal texts; those that share one stand side by side."""
+        assert self._texts is not None
+        kept: list[tuple[RowNumbers, RowNumbers]] = []
+        while len(positions):
+            is_same = pc.equal(self._texts.take(pa.array(places)), keys.take(pa.array(positions)))
+            same = is_same.to_numpy(zero_copy_only=False)
+            kept.append((positions[same], places[same]))
+            positions, following = positions[~same], places[~same] + 1
+            is_next = (following < len(self._fingerprints)) & (
+                self._fingerprints[np.minimum(following, len(self._fingerprints) - 1)]
+                == self._fingerprints[following - 1]
+            )
+            positions, places = positions[is_next], following[is_next]
+        none = np.empty(0, dtype=np.int64)
+        return (
+            np.concatenate([none, *(found for found, _ in kept)]),
+            np.concatenate([none, *(found for _, found in kept)]),
+        )
+
+
+class KeysReader:
+    """Reads the keys of segments, and remembers the last; may be used by any number of threads."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._recent: Recent[str, SegmentKeys] = Recent(KEYS_KEPT_BYTES, lambda keys: keys.bytes)
+
+    def keys(self, entry: SegmentEntry, primary_key: PrimaryKey) -> SegmentKeys:
+        """Return a segment's keys.
+
+        Raises:
+            IndexCorrupt: as `read_keys`.
+        """
+        found = self._recent.get(entry.id)
+        if found is None:
+            found = SegmentKeys(*read_keys(self._store, entry, primary_key))
+            self._recent.put(entry.id, found)
+        return found
+
+    def remember(self, entry: SegmentEntry, keys: SegmentKeys) -> None:
+        """Take over the keys of a segment that was just made."""
+        self._recent.put(entry.id, keys)
+
+
+def may_hold(entry: SegmentEntry, keys: pa.Array) -> bool:
+    """Say whether a segment's bounds leave room for any of some keys, which are not none."""
+    bounds = pc.min_max(keys)
+    return bool(bounds["min"].as_py() <= entry.keys.max and entry.keys.min <= bounds["max"].as_py())
+
+
 class NewKeys:
     """The primary keys of a source that is to be imported; 8 bytes a row in memory."""
 
@@ -92,14 +181,17 @@ class NewKeys:
                     )
                 first_rows[key] = row
 
-    def check_absent(self, store: BlobStore, segments: Segments, primary_key: PrimaryKey) -> None:
-        """Raise AlreadyExists, naming the key and its row, when one of the segments has a key of the source.
+    def check_absent(self, deletes: DeletesReader, segments: Segments, primary_key: PrimaryKey) -> None:
+        """Raise AlreadyExists, naming the key and its row, when a live row of a segment has a key of the source.
 
-        A segment that was looked at before is not read again.
+        A segment that was looked at before is not read again: no row of it comes back to life.
         """
         for entry in segments:
             if entry.id not in self._free_of and self._may_share(entry):
-                keys, _ = read_keys(store, entry, primary_key)
+                keys, rows = read_keys(deletes.store, entry, primary_key)
+                deleted = deletes.deleted(entry)
+                if len(deleted):
+                    keys = keys.filter(pa.array(~np.isin(rows, deleted.numbers())))
                 self._check_absent(keys)
             self._free_of.add(entry.id)
 

@@ -1,18 +1,18 @@
 """A collection at one version: the manifest's root, its pages of segments, and how both are written as bytes.
 
-Format 1. Deletes, summaries, older ledger entries and the horizon have their place here already, always empty so far.
-A root is sealed (`sealed.py`); a page is a blob like any other (`digest.py`).
+Format 1. Summaries have their place here already, always empty so far. A root is sealed (`sealed.py`); a page is a blob
+like any other (`digest.py`).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import msgspec
-from blake3 import blake3
 
 from nearmq_index_store.blobs.protocol import BlobStore
 from nearmq_index_store.errors import IndexCorrupt
+from nearmq_index_store.indexes.recall_table import RecallPoint
 from nearmq_index_store.schema import Schema
-from nearmq_index_store.sealed import FORMAT, decode, read_sealed, seal
+from nearmq_index_store.sealed import FORMAT, Reader, seal
 
 SEGMENTS_PER_PAGE = 1_000
 
@@ -21,9 +21,6 @@ DEFAULT_PARTITION = "_default"
 
 #: As Milvus has it; the names are in every root.
 MAX_PARTITIONS = 1_024
-
-#: Job outcomes kept in the root: some 100 bytes each. Older ones are forgotten until they get blobs of their own.
-MAX_RECENT_JOBS = 4_096
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -46,13 +43,22 @@ class BlobRef(msgspec.Struct, frozen=True, kw_only=True):
         return self.key.partition("/")[2][:26]
 
 
-class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The index of one field of a segment; `kind` and `params` as built, `blob` None where it has no bytes."""
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The index of one field of a segment; `kind` and `params` as built, `blob` None where it has no bytes.
+
+    Attributes:
+        unbuildable: FLAT stands in for good, since the declared kind was tried on these rows; a FLAT that is not the
+            declared kind and not this is yet to be built.
+        recalls: what recall was measured with which params (`RecallTable`); empty of FLAT, of few rows, and of what was
+            built before there was such a thing.
+    """
 
     kind: str
     params: dict[str, int]
     blob: BlobRef | None
     memory_bytes: Count
+    unbuildable: bool = False
+    recalls: dict[int, tuple[RecallPoint, ...]] = {}
 
 
 class KeysEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +69,15 @@ class KeysEntry(msgspec.Struct, frozen=True, kw_only=True):
     max: int | str
 
 
+class Deletes(msgspec.Struct, frozen=True, kw_only=True):
+    """The deleted rows of a segment: how many, and their bitmap (`deletes.py`), one of several that share a blob."""
+
+    rows: Annotated[int, msgspec.Meta(ge=1, le=2**32)]
+    blob: BlobRef
+    start: Count
+    bytes: Count
+
+
 class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One immutable segment as the manifest names it.
 
@@ -70,7 +85,7 @@ class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
         id: a ULID; equal ids mean equal rows and indexes.
         rows_blob: `rows.arrow`, Arrow IPC file format, uncompressed, one record batch.
         indexes: by vector field name.
-        deletes: bitmap of deleted rows; always None in this release.
+        deletes: the deleted rows; None where there are none.
         summary: centroids by which a search may skip the segment; always None in this release.
     """
 
@@ -80,13 +95,19 @@ class SegmentEntry(msgspec.Struct, frozen=True, kw_only=True):
     rows_blob: BlobRef
     keys: KeysEntry
     indexes: dict[str, IndexEntry]
-    deletes: BlobRef | None = None
+    deletes: Deletes | None = None
     summary: BlobRef | None = None
+
+    @property
+    def live_rows(self) -> int:
+        """The rows that are not deleted."""
+        return self.rows - (0 if self.deletes is None else self.deletes.rows)
 
     def blobs(self) -> tuple[BlobRef, ...]:
         """All blobs that it names."""
         named = [self.rows_blob, self.keys.blob, *(index.blob for index in self.indexes.values())]
-        return tuple(blob for blob in [*named, self.deletes, self.summary] if blob is not None)
+        deletes = None if self.deletes is None else self.deletes.blob
+        return tuple(blob for blob in [*named, deletes, self.summary] if blob is not None)
 
 
 class PageRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,29 +134,41 @@ class RecordedError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A write job that this chain of manifests has taken in: BLAKE3-128 of its id, and what it was answered."""
+    """A write job that this chain of manifests has taken in: BLAKE3-128 of its id, and what it was answered.
+
+    Attributes:
+        made_ms: when the job was made, as its id says (milliseconds since 1970); None where it does not.
+    """
 
     job: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     version: Count
+    made_ms: Count | None = None
     counts: dict[str, Count] = {}
     error: RecordedError | None = None
 
 
+class OldJobs(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob of older ledger entries, `ledger.py`.
+
+    Attributes:
+        first_ms, last_ms: between these its jobs were made, as their ids say (milliseconds since 1970).
+        has_undated: some of its jobs have ids that do not say when they were made.
+        committed_ms: when the last of them was taken in.
+    """
+
+    blob: BlobRef
+    jobs: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    first_ms: Count
+    last_ms: Count
+    has_undated: bool
+    committed_ms: Count
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """The write jobs of the last days: recent ones inline, older ones in blobs."""
+    """The write jobs of the last days, `ledger.py`: recent ones inline, older ones in blobs, oldest first."""
 
     recent: tuple[LedgerEntry, ...] = ()
-    older: tuple[BlobRef, ...] = ()
-
-    def find(self, job_id: str) -> LedgerEntry | None:
-        """The entry of this job, None when it has not been taken in."""
-        job = _hash_job(job_id)
-        return next((entry for entry in self.recent if entry.job == job), None)
-
-    def record(self, job_id: str, version: int, counts: dict[str, int], error: RecordedError | None) -> Self:
-        """Return the ledger with one more job."""
-        entry = LedgerEntry(job=_hash_job(job_id), version=version, counts=counts, error=error)
-        return msgspec.structs.replace(self, recent=(*self.recent, entry)[-MAX_RECENT_JOBS:])
+    older: tuple[OldJobs, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +177,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attempt: a ULID of the commit attempt that made it, by which an unclear put is told from a lost race.
         state: `dropped` is the last manifest of a chain and fences late writers.
-        horizon: a ULID; blobs staged before it may have been collected (always the lowest ULID in this release).
+        horizon: a ULID; blobs staged before it may have been collected.
         partitions: names, sorted; rows imported without one are in `_default`.
     """
 
@@ -166,6 +199,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     manifest: Manifest
     segments: tuple[SegmentEntry, ...]
+
+
+_MANIFESTS = Reader(Manifest)
+_PAGES = Reader(Page)
 
 
 def manifest_prefix(collection_id: str) -> str:
@@ -191,10 +228,11 @@ def read_manifest(store: BlobStore, collection_id: str, version: int) -> Manifes
         IndexCorrupt: cut or changed bytes, another format, values out of bounds, or another collection's or version's.
     """
     where = f"manifest {version} of collection {collection_id}"
-    manifest = read_sealed(store, manifest_key(collection_id, version), Manifest, where)
+    manifest = _MANIFESTS.read(store, manifest_key(collection_id, version), where)
     if (manifest.collection_id, manifest.version) != (collection_id, version):
         raise IndexCorrupt(f"{where} says that it is manifest {manifest.version} of {manifest.collection_id}")
-    _check_keys([*(page.blob for page in manifest.pages), *manifest.ledger.older], collection_id, where)
+    own = [*(page.blob for page in manifest.pages), *(old.blob for old in manifest.ledger.older)]
+    _check_keys(own, collection_id, where)
     return manifest
 
 
@@ -210,7 +248,7 @@ def decode_page(data: bytes, ref: PageRef, collection_id: str) -> tuple[SegmentE
         IndexCorrupt: another format, values out of bounds, or not what `ref` says that it holds.
     """
     where = f"page {ref.blob.key}"
-    segments = decode(data, Page, where).segments
+    segments = _PAGES.decode(data, where).segments
     rows = sum(segment.rows for segment in segments)
     if (len(segments), rows) != (ref.segments, ref.rows):
         raise IndexCorrupt(
@@ -225,7 +263,3 @@ def _check_keys(blobs: list[BlobRef], collection_id: str, where: str) -> None:
     for blob in blobs:
         if blob.key != f"{collection_id}/{blob.staged}-{blob.digest}":
             raise IndexCorrupt(f"{where} names a blob of another collection or digest: {blob.key}")
-
-
-def _hash_job(job_id: str) -> str:
-    return blake3(job_id.encode()).hexdigest(length=16)

@@ -13,6 +13,7 @@ stuck, every entry but the last is decided, and at most one live collection has 
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -22,9 +23,10 @@ from blake3 import blake3
 from ulid import ULID
 
 from nearmq_index_store import intents
-from nearmq_index_store.commit import commit
+from nearmq_index_store.commit import Committer, Outcome
 from nearmq_index_store.errors import AlreadyExists, CollectionNotFound, InvalidArgument, StoreUnavailable
 from nearmq_index_store.head import Heads, newest
+from nearmq_index_store.ledger import WINDOW_S
 from nearmq_index_store.manifest import (
     DEFAULT_PARTITION,
     CollectionId,
@@ -35,10 +37,7 @@ from nearmq_index_store.manifest import (
     manifest_key,
 )
 from nearmq_index_store.schema import Schema, check_name
-from nearmq_index_store.sealed import FORMAT, read_sealed, seal
-
-#: How long a redelivery of a job is recognised by its id.
-LEDGER_WINDOW_S = 7 * 24 * 3600
+from nearmq_index_store.sealed import FORMAT, Reader, seal
 
 PREFIX = "names/"
 
@@ -63,22 +62,25 @@ class NameEntry(msgspec.Struct, frozen=True, kw_only=True):
     old_name: Name | None = None
 
 
+_ENTRIES = Reader(NameEntry)
+
 History = list[tuple[int, NameEntry]]
 
 
 class Names:
     """The names of a store's collections; may be used by any number of threads."""
 
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, heads: Heads, committer: Committer) -> None:
         self._heads = heads
+        self._committer = committer
         self._store = heads.store
 
     def resolve(self, name: str) -> Manifest | None:
         """Return the newest manifest of the collection that has this name, None when none has; writes nothing."""
         return self._holder(self._history(name, window_s=0))
 
-    def create(self, name: str, schema: Schema, *, job_id: str) -> Manifest:
-        """Make an empty collection, once for this job id, and return its first version.
+    def create(self, name: str, schema: Schema, *, job_id: str) -> Outcome:
+        """Make an empty collection, once for this job id; its first version is 1.
 
         Raises:
             AlreadyExists: a collection has this name.
@@ -92,7 +94,7 @@ class Names:
                 raise AlreadyExists(f"collection {name!r} exists already", field="collection")
             self._announce(history, act="create", name=name, collection_id=str(uuid4()), job=job_id, schema=schema)
 
-    def rename(self, name: str, new_name: str, *, job_id: str) -> Manifest:
+    def rename(self, name: str, new_name: str, *, job_id: str) -> Outcome:
         """Give a collection another name, once for this job id, and return the version that has it first.
 
         Raises:
@@ -106,15 +108,15 @@ class Names:
             history = self._history(new_name)  # read after: what took the old name away may have been this very job
             own = _find(history, "rename", job_id)
             if own is not None:
-                manifest = self._finish(own)
+                outcome = self._finish(own)
                 self._leave(own)
-                return manifest
+                return outcome
             collection_id = _found(current, name).collection_id
             if self._settled_holder(history) is not None:
                 raise AlreadyExists(f"collection {new_name!r} exists already", field="new_name")
             self._announce(history, act="rename", name=new_name, collection_id=collection_id, job=job_id, old_name=name)
 
-    def drop(self, name: str, *, job_id: str) -> Manifest:
+    def drop(self, name: str, *, job_id: str) -> Outcome:
         """End a collection, once for this job id, and return its last version, which is `dropped`.
 
         Raises:
@@ -139,15 +141,23 @@ class Names:
         A collection that is made, renamed or dropped meanwhile may be there or not, under its old or its new name.
         """
         listed: dict[str, int] = {}
-        for key in self._store.list(PREFIX):
-            chain, _, generation = key.removeprefix(PREFIX).partition("/")
-            if generation.isdecimal():
-                listed[chain] = max(listed.get(chain, 0), int(generation))
+        for chain, generation in self._listed():
+            listed[chain] = max(listed.get(chain, 0), generation)
         latest = [self._read(chain, self._latest(chain, base)) for chain, base in listed.items()]
         heads = [self._heads.head(collection_id) for collection_id in {entry.collection_id for entry in latest}]
         return sorted((head for head in heads if head and head.state == "live"), key=lambda head: head.name)
 
-    def _history(self, name: str, window_s: int = LEDGER_WINDOW_S) -> History:
+    def every_id(self) -> set[str]:
+        """The ids of all collections that ever had a name; reads every entry of every chain."""
+        return {self._read(chain, generation).collection_id for chain, generation in self._listed()}
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        for key in self._store.list(PREFIX):
+            chain, _, generation = key.removeprefix(PREFIX).partition("/")
+            if generation.isdecimal():
+                yield chain, int(generation)
+
+    def _history(self, name: str, window_s: int = WINDOW_S) -> History:
         """The last entry and those before it that are no older than the window, newest first."""
         chain = _chain(name)
         since = time.time() - window_s
@@ -173,15 +183,22 @@ class Names:
                 self._finish(history[0][1])
         return self._holder(history)
 
-    def _finish(self, entry: NameEntry) -> Manifest:
+    def _finish(self, entry: NameEntry) -> Outcome:
         """Do what an entry announced, or find it done; return or raise what its job is answered with."""
         if entry.act == "create":
-            return self._make(entry)
+            self._make(entry)
+            return Outcome(collection_id=entry.collection_id, version=1, counts={})
         intent = intents.drop(entry.name) if entry.old_name is None else intents.rename(entry.old_name, entry.name)
-        return commit(self._heads, entry.collection_id, intent, job_id=entry.job)
+        return self._committer.commit(entry.collection_id, intent, job_id=entry.job)
 
-    def _make(self, entry: NameEntry) -> Manifest:
+    def _make(self, entry: NameEntry) -> None:
+        """Put the first manifest, unless the collection was made before.
+
+        It may have lived on since, so garbage collection must leave the last manifest of a dropped one.
+        """
         assert entry.schema is not None
+        if self._heads.head(entry.collection_id) is not None:
+            return
         first = Manifest(
             collection_id=entry.collection_id,
             version=1,
@@ -190,15 +207,11 @@ class Names:
             schema=entry.schema,
             partitions=(DEFAULT_PARTITION,),
         )
-        # The collection may have lived on since. (So garbage collection must leave the last manifest of a dropped one.)
-        if self._heads.head(entry.collection_id) is not None:
-            return self._heads.manifest(entry.collection_id, 1)
         try:
             self._store.put_if_absent(manifest_key(entry.collection_id, 1), encode_manifest(first))
         except StoreUnavailable:
             if self._heads.head(entry.collection_id) is None:
                 raise
-        return first
 
     def _announce(self, history: History, **facts: Any) -> None:
         """Add an entry after the last one, whose step is finished; who loses the race for its place looks again."""
@@ -225,7 +238,7 @@ class Names:
 
     def _read(self, chain: str, generation: int) -> NameEntry:
         key = _key(chain, generation)
-        return read_sealed(self._store, key, NameEntry, f"name entry {key}")
+        return _ENTRIES.read(self._store, key, f"name entry {key}")
 
 
 def _chain(name: str) -> str:

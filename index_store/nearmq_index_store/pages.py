@@ -19,15 +19,23 @@ def read_page(store: BlobStore, collection_id: str, ref: PageRef) -> Segments:
 
 
 def write_pages(
-    store: BlobStore, collection_id: str, base: Sequence[tuple[PageRef, Segments]], segments: Segments
-) -> tuple[PageRef, ...]:
+    store: BlobStore,
+    collection_id: str,
+    base: Sequence[tuple[PageRef, Segments]],
+    segments: Segments,
+    *,
+    not_before: str,
+) -> list[tuple[PageRef, Segments]]:
     """Put what the pages of `base` do not hold already, and return the pages that hold `segments`.
 
     A page that did not change is kept when it is full or when there is nothing to pack with it. All else is packed
     anew, so at most one page is not full. The order of the segments may change.
+
+    Args:
+        not_before: as for `put_blob`.
     """
     rest = {segment.id: segment for segment in segments}
-    kept: list[PageRef] = []
+    kept: list[tuple[PageRef, Segments]] = []
     not_full: list[tuple[PageRef, Segments]] = []
     for ref, page in base:
         if any(rest.get(segment.id) != segment for segment in page):
@@ -35,13 +43,13 @@ def write_pages(
         if len(page) < SEGMENTS_PER_PAGE:
             not_full.append((ref, page))
             continue
-        kept.append(ref)
+        kept.append((ref, page))
         _take(rest, page)
     if len(rest) == sum(len(page) for _, page in not_full):
-        return (*kept, *(ref for ref, _ in not_full))
+        return [*kept, *not_full]
     loose = tuple(rest.values())
     chunks = (loose[start : start + SEGMENTS_PER_PAGE] for start in range(0, len(loose), SEGMENTS_PER_PAGE))
-    return (*kept, *(_put_page(store, collection_id, chunk) for chunk in chunks))
+    return [*kept, *((_put_page(store, collection_id, chunk, not_before), chunk) for chunk in chunks)]
 
 
 def _take(rest: dict[str, SegmentEntry], page: Segments) -> None:
@@ -49,6 +57,6 @@ def _take(rest: dict[str, SegmentEntry], page: Segments) -> None:
         del rest[segment.id]
 
 
-def _put_page(store: BlobStore, collection_id: str, segments: Segments) -> PageRef:
-    blob = put_blob(store, collection_id, encode_page(segments))
+def _put_page(store: BlobStore, collection_id: str, segments: Segments, not_before: str) -> PageRef:
+    blob = put_blob(store, collection_id, encode_page(segments), not_before=not_before)
     return PageRef(blob=blob, segments=len(segments), rows=sum(segment.rows for segment in segments))

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -10,12 +10,24 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """A map that keeps its `size` last used entries; may be used by any number of threads."""
+    """A map that keeps its last used entries, up to a bound; may be used by any number of threads.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    Args:
+        bound: how much is kept, in whatever `weigh` counts: entries, where it is left out.
+        weigh: what an entry counts; the newest is kept even when it alone is above the bound.
+    """
+
+    def __init__(self, bound: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
+        self._bound = bound
+        self._weigh = weigh
+        self._held = 0
         self._entries: OrderedDict[K, V] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """What the entries come to, as `weigh` counts."""
+        return self._held
 
     def get(self, key: K) -> V | None:
         """Return the value, None when it is not (or no longer) there."""
@@ -26,14 +38,19 @@ class Recent(Generic[K, V]):
             return self._entries[key]
 
     def put(self, key: K, value: V) -> None:
-        """Add or replace; the entry used longest ago goes when there is no room."""
+        """Add or replace; the entries used longest ago go when there is no room."""
         with self._lock:
+            self._drop(key)
             self._entries[key] = value
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+            self._held += self._weigh(value)
+            while self._held > self._bound and len(self._entries) > 1:
+                self._drop(next(iter(self._entries)))
 
     def forget(self, key: K) -> None:
         """Remove; a key that is not there is no error."""
         with self._lock:
-            self._entries.pop(key, None)
+            self._drop(key)
+
+    def _drop(self, key: K) -> None:
+        if key in self._entries:
+            self._held -= self._weigh(self._entries.pop(key))

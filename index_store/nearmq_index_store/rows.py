@@ -2,11 +2,13 @@
 
 `rows.arrow` is an Arrow IPC file, uncompressed, of one record batch: the primary key `id` (int64 or string), then each
 vector field as FixedSizeList<float32>[dim], then each scalar field as `scalars.py` has it; only the nullable of those
-have nulls. Opened it is memory-mapped, and numpy sees the vectors in place. `keys.arrow` is another: the sorted primary
+have nulls. A segment that is older than a field of the schema has no column of it: its rows have null there. Opened it
+is memory-mapped, and numpy sees the vectors in place. `keys.arrow` is another: the sorted primary
 keys `id` and their row numbers `row` (uint32).
 """
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
-from nearmq_index_store.scalars import BadValue, ScalarColumn, arrow_type, can_hold, to_scalars
+from nearmq_index_store.scalars import BadValue, ScalarColumn, arrow_type, can_hold, no_scalars, to_scalars
 from nearmq_index_store.schema import ID_COLUMN, PrimaryKey, ScalarField, Schema
 
 #: Row numbers are stored as uint32.
@@ -41,10 +44,17 @@ class Rows:
 
     keys: pa.Array
     by_field: Mapping[str, FloatMatrix]
-    scalars: Mapping[str, ScalarColumn]
+    scalars: dict[str, ScalarColumn]
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def widen(self, schema: Schema) -> None:
+        """Give the rows null in the fields that the schema has got since they were opened."""
+        if len(self.scalars) < len(schema.scalar_fields):
+            for field in schema.scalar_fields:
+                if field.name not in self.scalars:
+                    self.scalars[field.name] = ScalarColumn(field, no_scalars(field, len(self)))
 
     @property
     def primary_key(self) -> PrimaryKey:
@@ -74,9 +84,9 @@ class Rows:
         """All values of a scalar field, or of the primary key `id`, which filters may name too."""
         return self.keys if name == ID_COLUMN else self.column(name)
 
-    def values_at(self, name: str, rows: RowNumbers) -> list[Any]:
-        """The values of a scalar field in some rows, in the order of the row numbers, as Python has them."""
-        return self.scalars[name].at(rows)
+    def values_at(self, name: str, rows: RowNumbers, *, integers_as_text: bool = False) -> list[Any]:
+        """The values of a scalar field in some rows, in the order of the row numbers, as `ScalarColumn.at` has them."""
+        return self.scalars[name].at(rows, integers_as_text=integers_as_text)
 
 
 def take_columns(table: pa.Table, schema: Schema) -> Rows:
@@ -129,23 +139,44 @@ def open_rows(path: Path, rows: int, schema: Schema) -> Rows:
     Raises:
         IndexCorrupt: it is no such file, or has other columns or another number of rows than the manifest says.
     """
+    return _read_rows(lambda: pa.memory_map(str(path)), rows, schema)
+
+
+def view_rows(data: Buffer, rows: int, schema: Schema) -> Rows:
+    """As `open_rows`, of a file that is mapped already."""
+    return _read_rows(lambda: pa.BufferReader(pa.py_buffer(data)), rows, schema)
+
+
+def map_rows(path: Path, rows: int, schema: Schema) -> tuple[Rows, mmap.mmap]:
+    """As `open_rows`, with the map: told MADV_DONTNEED, what was read of it does not count as this process's memory."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return view_rows(memoryview(mapped), rows, schema), mapped
+
+
+def _read_rows(open_file: Callable[[], pa.NativeFile], rows: int, schema: Schema) -> Rows:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = pa.ipc.open_file(open_file())
         if reader.num_record_batches != 1:
             raise IndexCorrupt(f"rows have {reader.num_record_batches} record batches, not one")
         batch = reader.get_batch(0)
         batch.validate()
-    except (pa.ArrowException, OSError) as error:
+        found = dict(zip(batch.schema.names, batch.schema.types, strict=True))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for the name of a column
         raise IndexCorrupt(f"rows cannot be read: {error}") from error
-    expected = _columns(schema)
     if batch.num_rows != rows:
         raise IndexCorrupt(f"{batch.num_rows} rows in the file, {rows} in the manifest")
-    if batch.schema.names != list(expected) or not all(map(_same_type, batch.schema.types, expected.values())):
-        raise IndexCorrupt(f"rows have the columns {batch.schema.names} of types {batch.schema.types}")
     nullable = {field.name for field in schema.scalar_fields if field.nullable}
-    if any(batch.column(name).null_count for name in expected if name not in nullable):
+    expected = _columns(schema)
+    absent = nullable.difference(found)
+    if list(found) != [name for name in expected if name not in absent] or not all(
+        _same_type(kind, expected[name]) for name, kind in found.items()
+    ):
+        raise IndexCorrupt(f"rows have the columns {batch.schema.names} of types {batch.schema.types}")
+    if any(batch.column(name).null_count for name in found if name not in nullable):
         raise IndexCorrupt("rows have nulls")
-    return _view(batch.columns, schema)
+    columns = [pa.nulls(rows, kind) if name in absent else batch.column(name) for name, kind in expected.items()]
+    return _view(columns, schema)
 
 
 def _columns(schema: Schema) -> dict[str, pa.DataType]:

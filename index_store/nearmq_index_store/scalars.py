@@ -10,6 +10,8 @@ from math import isfinite
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +31,8 @@ _TYPES = {
     "array<float64>": pa.list_(pa.float64()),
     "array<string>": pa.list_(pa.string()),
 }
+#: The types whose integers may be beyond what a float64 holds, and those types with texts in their place.
+_AS_TEXT = {"int64": pa.string(), "array<int64>": pa.list_(pa.string())}
 _JSON_INTEGERS = range(-(2**63), 2**64)
 #: How many texts are Python's at a time.
 _JSON_BLOCK = 1_024
@@ -58,12 +62,22 @@ class ScalarColumn:
     field: ScalarField
     values: pa.Array
 
-    def at(self, rows: RowNumbers) -> list[Any]:
-        """The values of some rows as Python has them, in the order of the row numbers; JSON decoded, null as None."""
-        values = self.values.take(pa.array(rows)).to_pylist()
+    def at(self, rows: RowNumbers, *, integers_as_text: bool = False) -> list[Any]:
+        """The values of some rows as Python has them, in the order of the row numbers; JSON decoded, null as None.
+
+        Args:
+            integers_as_text: write those of int64 and array<int64> as strings; integers within JSON stay what they are.
+        """
+        found = self.values.take(pa.array(rows))
+        if integers_as_text and self.field.type in _AS_TEXT:
+            found = found.cast(_AS_TEXT[self.field.type])
         if self.field.type != "json":
-            return list(values)
-        return [None if text is None else msgspec.json.decode(text) for text in values]
+            return list(found.to_pylist())
+        return [None if text is None else msgspec.json.decode(text) for text in found.to_pylist()]
+
+    def bytes_at(self, rows: RowNumbers) -> int:
+        """What the values of some rows take in Arrow, about; known before any of them is read."""
+        return _bytes_at(self.values, rows)
 
 
 def arrow_type(field: ScalarField) -> pa.DataType:
@@ -109,6 +123,26 @@ def to_scalars(field: ScalarField, column: pa.Array) -> pa.Array:
 def no_scalars(field: ScalarField, rows: int) -> pa.Array:
     """Return a column of nulls."""
     return pa.nulls(rows, arrow_type(field))
+
+
+def _bytes_at(values: pa.Array, rows: RowNumbers) -> int:
+    if not (pa.types.is_list(values.type) or pa.types.is_string(values.type)):
+        return len(rows) * (1 if pa.types.is_boolean(values.type) else values.type.bit_width // 8)
+    ends = _offsets(values)
+    if pa.types.is_list(values.type) and pa.types.is_string(values.type.value_type):
+        ends = 4 * ends + _offsets(values.values)[ends]
+    elif pa.types.is_list(values.type):
+        ends = ends * (1 if pa.types.is_boolean(values.type.value_type) else values.type.value_type.bit_width // 8)
+    return 4 * len(rows) + int((ends[rows + 1] - ends[rows]).sum())
+
+
+def _offsets(values: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each text or list ends in what they are made of; shape (values + 1,), from where the first starts."""
+    buffer = values.buffers()[1]
+    if buffer is None:  # of no values
+        return np.zeros(1, dtype=np.int64)
+    offsets = np.frombuffer(buffer, dtype=np.int32, count=values.offset + len(values) + 1)
+    return offsets[values.offset :].astype(np.int64)
 
 
 def _can_hold(wanted: pa.DataType, found: pa.DataType) -> bool:

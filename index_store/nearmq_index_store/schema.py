@@ -24,6 +24,9 @@ MAX_VECTOR_FIELDS = 8
 MAX_SCALAR_FIELDS = 64
 SCALAR_TYPES: tuple[ScalarType, ...] = get_args(ScalarType)
 
+#: The types of scalar fields that hits may be grouped by.
+_GROUPED_TYPES = ("bool", "int64", "float64", "string")
+
 #: The output field that stands for all scalar fields.
 ALL_FIELDS = "*"
 
@@ -108,18 +111,82 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name!r} is a vector field, output_fields takes scalar fields only", field="output_fields"
                 )
             if name != ALL_FIELDS and name not in known:
-                raise FieldNotFound(f"no scalar field {name!r}, {_hint(name, known)}", field="output_fields")
+                raise FieldNotFound(f"no scalar field {name!r}, {_hint_at(name, known)}", field="output_fields")
             found |= dict.fromkeys(known if name == ALL_FIELDS else [name])
         return tuple(found)
+
+    def read_fields(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[VectorField, ...]]:
+        """Return the scalar fields and the vector fields of these names, each once; `*` is all scalar fields.
+
+        Raises:
+            FieldNotFound: no field has a name; says which is near.
+        """
+        vectors = {field.name: field for field in self.vector_fields}
+        wanted = list(names)
+        known = [field.name for field in self.scalar_fields]
+        for name in wanted:
+            if name not in {ALL_FIELDS, *vectors, *known}:
+                raise FieldNotFound(f"no field {name!r}, {_hint_at(name, [*known, *vectors])}", field="output_fields")
+        scalars = self.output_fields(name for name in wanted if name not in vectors)
+        return scalars, tuple(vectors[name] for name in dict.fromkeys(wanted) if name in vectors)
+
+    def group_field(self, name: str) -> str:
+        """Return the name of a scalar field by whose values hits may be grouped.
+
+        Raises:
+            FieldNotFound: no scalar field has this name; says which is near.
+            InvalidArgument: its values are JSON or arrays.
+        """
+        fields = {field.name: field for field in self.scalar_fields}
+        if name not in fields:
+            raise FieldNotFound(f"no scalar field {name!r}, {nearest_name(name, fields)}", field="group_by_field")
+        if fields[name].type not in _GROUPED_TYPES:
+            raise InvalidArgument(
+                f"field {name!r} is {fields[name].type}, hits are grouped by {', '.join(_GROUPED_TYPES)}",
+                field="group_by_field",
+            )
+        return name
 
     def _names(self) -> str:
         return ", ".join(repr(field.name) for field in self.vector_fields)
 
 
-def _hint(name: str, known: list[str]) -> str:
-    if name == ID_COLUMN:
-        return "ids are in every answer"
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return a hint for the name of a field that is not known: the nearest that is, else all of them."""
+    known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1)
     if nearest:
         return f"did you mean {nearest[0]!r}"
     return f"the collection has {', '.join(map(repr, known))}" if known else "the collection has none"
+
+
+def _hint_at(name: str, known: Iterable[str]) -> str:
+    return "ids are in every answer" if name == ID_COLUMN else nearest_name(name, known)
+
+
+def check_fields(schema: Schema) -> None:
+    """Check names, number and types of a schema's fields.
+
+    Raises:
+        InvalidArgument: a name is none or taken, a type is unknown, or there are too many or too few.
+    """
+    fields, scalars = schema.vector_fields, schema.scalar_fields
+    if not 1 <= len(fields) <= MAX_VECTOR_FIELDS:
+        raise InvalidArgument(
+            f"a collection has 1 to {MAX_VECTOR_FIELDS} vector fields, got {len(fields)}", field="vector_fields"
+        )
+    if len(scalars) > MAX_SCALAR_FIELDS:
+        raise InvalidArgument(
+            f"a collection has at most {MAX_SCALAR_FIELDS} scalar fields, got {len(scalars)}", field="scalar_fields"
+        )
+    names = [ID_COLUMN, *schema.field_names()]
+    for place, name in enumerate(names[1:]):
+        if check_name("field", name) in names[: place + 1]:
+            argument = "vector_fields" if place < len(fields) else "scalar_fields"
+            raise InvalidArgument(f"field name {name!r} is taken", field=argument)
+    for scalar in scalars:
+        if scalar.type not in SCALAR_TYPES:
+            raise InvalidArgument(
+                f"type of field {scalar.name!r} must be one of {', '.join(SCALAR_TYPES)}, got {scalar.type!r}",
+                field="type",
+            )

@@ -4,13 +4,14 @@ The worker calls them in this order: `resolve` and `check_queries` when a job is
 `search_part` for each segment (from several threads), `merge`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from nearmq_index_store.deletes import NONE_DELETED, DeletedRows
 from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers, exact_distances, nearest_first
 from nearmq_index_store.errors import (
     DimensionMismatch,
@@ -20,18 +21,19 @@ from nearmq_index_store.errors import (
 )
 from nearmq_index_store.filters import ColumnType, Filter, Kind, compile_filter
 from nearmq_index_store.indexes import index_kind
-from nearmq_index_store.indexes.flat import FlatIndex
-from nearmq_index_store.indexes.params import MAX_LIMIT
+from nearmq_index_store.indexes.params import MAX_LIMIT, check_recall
 from nearmq_index_store.indexes.protocol import SearchParams
+from nearmq_index_store.indexes.recall_table import limit_asked
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
+from nearmq_index_store.places import Places, to_places
+from nearmq_index_store.ranges import within
 from nearmq_index_store.rows import Ids
 from nearmq_index_store.schema import ID_COLUMN, METRICS, Metric, PrimaryKey, ScalarField, Schema, VectorField
 from nearmq_index_store.segment import Segment
+from nearmq_index_store.ways import Explanation, find_candidates
 
-#: int64: the number of a part, times 2^32, plus the number of a row in it.
-Places = npt.NDArray[np.int64]
-
-_ROW_BITS = 32
+#: Pairs of a query and a row that are ranked at a time, some 50 bytes each.
+_PAIRS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class Hits:
         counts: int64, shape (n,): how many hits each query has; what lies beyond is padding (0, None).
         metric: what the distances are, and hence their order.
         places: shape (n, width): where each hit's row is; None where nobody asked.
+        explanation: how they were found; None of hits that were merged.
     """
 
     ids: Ids
@@ -51,6 +54,7 @@ class Hits:
     counts: npt.NDArray[np.int64]
     metric: Metric
     places: Places | None = None
+    explanation: Explanation | None = None
 
 
 def resolve(
@@ -69,7 +73,7 @@ def resolve(
     Raises:
         FieldNotFound: no such vector field, or none named where there are several.
         MetricMismatch: another metric than the field's.
-        InvalidArgument: an unknown metric; limit or a parameter is unknown or out of range.
+        InvalidArgument: an unknown metric; limit or a parameter is unknown or out of range; a recall beside another.
     """
     vector_field = schema.field(field)
     if metric_type is not None and metric_type not in METRICS:
@@ -83,6 +87,8 @@ def resolve(
         )
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidArgument(f"limit must be from 1 to {MAX_LIMIT}, offset included, got {limit}", field="limit")
+    if "recall" in params:
+        return vector_field, SearchParams(recall=check_recall(params), candidates=limit_asked(limit))
     return vector_field, index_kind(vector_field.index.kind).resolve(params, vector_field, limit)
 
 
@@ -134,39 +140,48 @@ def search_part(
     limit: int,
     params: SearchParams,
     *,
+    deleted: DeletedRows = NONE_DELETED,
     condition: Filter | None = None,
+    radius: float | None = None,
+    range_filter: float | None = None,
     part: int | None = None,
 ) -> Hits:
     """Search one segment.
 
-    With a filter the search is exact over the rows that it allows, whatever the index: no recall is lost, and it takes
-    the time of a FLAT search of so many rows.
+    Where a filter, deleted rows or both leave some rows out, the way is chosen by how many are left (`ways.py`); an
+    answer has min(limit, rows that are left and in range) hits, whatever the way.
 
     Args:
         queries: float32, shape (n, dim), C-contiguous, finite.
         limit: at least 1, and at most what `resolve` made the params for; more than the segment holds gives fewer hits.
         params: what `resolve` returned.
+        deleted: the segment's deleted rows at the version that is searched.
         condition: what `read_expr` returned, or None to search all rows.
+        radius, range_filter: the far and the near end of a range search (`ranges.py`), checked. With a near end the
+            search is exact.
         part: the caller's number of the segment, when the hits are to say where their rows are.
     """
     vectors, metric = segment.rows.vectors(segment.field.name), segment.field.metric
+    candidates, explanation = find_candidates(
+        segment, queries, limit, params, deleted=deleted, condition=condition, near_end=range_filter
+    )
     hits = _padded(
-        len(queries), min(limit, len(vectors)), metric, segment.rows.primary_key, with_places=part is not None
+        len(queries),
+        min(limit, explanation.allowed),
+        metric,
+        segment.rows.primary_key,
+        with_places=part is not None,
+        explanation=explanation,
     )
-    candidates = (
-        segment.index.candidates(queries, limit, params)
-        if condition is None
-        else _candidates_among(segment.allowed(condition), vectors, metric, queries, limit)
-    )
-    for i, rows in enumerate(candidates):
-        distances = exact_distances(queries[i], vectors, rows, metric)
-        ids = segment.rows.ids_at(rows)
-        nearest = nearest_first(ids, distances, metric)[:limit]
-        hits.counts[i] = len(nearest)
-        hits.ids[i, : len(nearest)] = ids[nearest]
-        hits.distances[i, : len(nearest)] = distances[nearest]
-        if hits.places is not None and part is not None:
-            hits.places[i, : len(nearest)] = (part << _ROW_BITS) + rows[nearest]
+    for run in _runs([len(rows) for rows in candidates]):
+        rows = np.concatenate(candidates[run])
+        owners = np.repeat(np.arange(run.start, run.stop), [len(found) for found in candidates[run]])
+        distances = exact_distances(queries, owners, vectors, rows, metric)
+        if radius is not None or range_filter is not None:
+            inside = within(distances, metric, radius, range_filter)
+            rows, owners, distances = rows[inside], owners[inside], distances[inside]
+        places = None if part is None else to_places(part, rows)
+        _put(hits, owners, segment.rows.ids_at(rows), distances, places)
     return hits
 
 
@@ -174,16 +189,6 @@ def _column_type(field: ScalarField) -> ColumnType:
     is_array = field.type.startswith("array<")
     kind = cast("Kind", field.type.removeprefix("array<").removesuffix(">"))
     return ColumnType(kind, is_array=is_array, nullable=field.nullable)
-
-
-def _candidates_among(
-    allowed: RowNumbers, vectors: FloatMatrix, metric: Metric, queries: FloatMatrix, limit: int
-) -> Iterable[RowNumbers]:
-    """Choose the candidates of each query among some rows, by an exact scan of a copy of those rows."""
-    if len(allowed) == 0:
-        return [allowed] * len(queries)
-    among = vectors if len(allowed) == len(vectors) else vectors[allowed]
-    return (allowed[found] for found in FlatIndex(among, metric).nearest(queries, limit))
 
 
 def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey, *, with_places: bool = False) -> Hits:
@@ -203,25 +208,57 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     primary_key: PrimaryKey = "string" if parts[0].ids.dtype == object else "int64"
     places = [part.places for part in parts if part.places is not None]
     merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key, with_places=bool(places))
-    for i in range(len(merged.counts)):
-        ids = np.concatenate([part.ids[i, : part.counts[i]] for part in parts])
-        distances = np.concatenate([part.distances[i, : part.counts[i]] for part in parts])
-        nearest = nearest_first(ids, distances, merged.metric)[:limit]
-        merged.counts[i] = len(nearest)
-        merged.ids[i, : len(nearest)] = ids[nearest]
-        merged.distances[i, : len(nearest)] = distances[nearest]
-        if merged.places is not None:
-            found = [rows[i, : part.counts[i]] for rows, part in zip(places, parts, strict=True)]
-            merged.places[i, : len(nearest)] = np.concatenate(found)[nearest]
+    are_hits = [np.arange(part.ids.shape[1]) < part.counts[:, np.newaxis] for part in parts]
+    _put(
+        merged,
+        np.concatenate([np.nonzero(is_hit)[0] for is_hit in are_hits]),
+        np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        np.concatenate([rows[is_hit] for rows, is_hit in zip(places, are_hits, strict=True)]) if places else None,
+    )
     return merged
 
 
-def split_places(places: Places) -> tuple[npt.NDArray[np.int64], RowNumbers]:
-    """Return the numbers of the parts and of the rows that places are made of."""
-    return places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+def _put(hits: Hits, owners: RowNumbers, ids: Ids, distances: Distances, places: Places | None) -> None:
+    """Put the nearest of some pairs of a query and a row in the place of their query's padding, while there is room.
+
+    Args:
+        owners: of each pair the number of its query, of which there are no hits yet.
+    """
+    order = nearest_first(owners, ids, distances, hits.metric)
+    owners = owners[order]
+    counts = np.bincount(owners, minlength=len(hits.counts))
+    ranks = np.arange(len(order)) - (np.cumsum(counts) - counts)[owners]
+    has_room = ranks < hits.ids.shape[1]
+    order, where = order[has_room], (owners[has_room], ranks[has_room])
+    hits.counts[:] += np.minimum(counts, hits.ids.shape[1])
+    hits.ids[where] = ids[order]
+    hits.distances[where] = distances[order]
+    if hits.places is not None and places is not None:
+        hits.places[where] = places[order]
 
 
-def _padded(queries: int, width: int, metric: Metric, primary_key: PrimaryKey, *, with_places: bool) -> Hits:
+def _runs(pairs: Sequence[int]) -> Iterator[slice]:
+    """Cut queries into runs of at most so many pairs that what is computed of a run stays small, or of one query."""
+    start = total = 0
+    for query, count in enumerate(pairs):
+        if query > start and total + count > _PAIRS_AT_ONCE:
+            yield slice(start, query)
+            start, total = query, 0
+        total += count
+    if pairs:
+        yield slice(start, len(pairs))
+
+
+def _padded(
+    queries: int,
+    width: int,
+    metric: Metric,
+    primary_key: PrimaryKey,
+    *,
+    with_places: bool,
+    explanation: Explanation | None = None,
+) -> Hits:
     shape = (queries, width)
     return Hits(
         ids=np.zeros(shape, dtype=np.int64) if primary_key == "int64" else np.full(shape, None, dtype=object),
@@ -229,4 +266,5 @@ def _padded(queries: int, width: int, metric: Metric, primary_key: PrimaryKey, *
         counts=np.zeros(queries, dtype=np.int64),
         metric=metric,
         places=np.zeros(shape, dtype=np.int64) if with_places else None,
+        explanation=explanation,
     )

@@ -17,8 +17,10 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
-        with _lock_of(folder).open("xb") as lock:
+        unseen = folder / "unseen"
+        with unseen.open("xb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            unseen.rename(_lock_of(folder))  # now that it is held: another process would take it for a killed one's
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

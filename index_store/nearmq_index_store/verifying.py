@@ -11,9 +11,11 @@ import pyarrow as pa
 from nearmq_index_store.blobs.protocol import BlobStore
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.digest import copy_blob
+from nearmq_index_store.distances import RowNumbers
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.keys import Fingerprints, fingerprints, read_keys
 from nearmq_index_store.manifest import BlobRef, Manifest, SegmentEntry
+from nearmq_index_store.mapped import map_file
 from nearmq_index_store.rows import Rows, open_rows
 from nearmq_index_store.schema import VectorField
 from nearmq_index_store.segment import open_segment
@@ -47,7 +49,7 @@ def verify(
         return
     keys: list[Fingerprints] = []
     for entry in snapshot.segments:
-        for message in _segment_problems(catalog.store, snapshot.manifest, entry, keys):
+        for message in _segment_problems(catalog, snapshot.manifest, entry, keys):
             yield Problem(collection=collection, segment=entry.id, message=message)
         on_segment(entry)
     repeated = _count_repeated(keys)
@@ -57,9 +59,9 @@ def verify(
 
 
 def _segment_problems(
-    store: BlobStore, manifest: Manifest, entry: SegmentEntry, all_keys: list[Fingerprints]
+    catalog: Catalog, manifest: Manifest, entry: SegmentEntry, all_keys: list[Fingerprints]
 ) -> Iterator[str]:
-    schema = manifest.schema
+    schema, store = manifest.schema, catalog.store
     if entry.partition not in manifest.partitions:
         yield f"it is in partition {entry.partition!r}, which the collection does not have"
     if set(entry.indexes) != {field.name for field in schema.vector_fields}:
@@ -72,7 +74,9 @@ def _segment_problems(
         except IndexCorrupt as error:
             yield error.message
         try:
-            all_keys.append(_check_keys(store, manifest, entry, rows))
+            keys, numbers = _check_keys(store, manifest, entry, rows)
+            deleted = catalog.readers.deletes.deleted(entry)
+            all_keys.append(fingerprints(keys.filter(pa.array(~deleted.mask(entry.rows)[numbers]))))
         except IndexCorrupt as error:
             yield error.message
         for field in schema.vector_fields:
@@ -82,7 +86,9 @@ def _segment_problems(
                 yield f"index of field {field.name!r}: {error.message}"
 
 
-def _check_keys(store: BlobStore, manifest: Manifest, entry: SegmentEntry, rows: Rows | None) -> Fingerprints:
+def _check_keys(
+    store: BlobStore, manifest: Manifest, entry: SegmentEntry, rows: Rows | None
+) -> tuple[pa.Array, RowNumbers]:
     keys, numbers = read_keys(store, entry, manifest.schema.primary_key)
     if (keys[0].as_py(), keys[-1].as_py()) != (entry.keys.min, entry.keys.max):
         raise IndexCorrupt(
@@ -95,16 +101,16 @@ def _check_keys(store: BlobStore, manifest: Manifest, entry: SegmentEntry, rows:
         raise IndexCorrupt("keys do not name each row once")
     if rows is not None and not keys.equals(rows.keys.take(pa.array(numbers))):
         raise IndexCorrupt("keys are not those of the rows")
-    return fingerprints(keys)
+    return keys, numbers
 
 
 def _check_index(store: BlobStore, entry: SegmentEntry, field: VectorField, rows: Rows | None, path: Path) -> None:
     index = entry.indexes.get(field.name)
     if index is None:
         return
-    fetched = None if index.blob is None else _fetch(store, index.blob, path)
+    file = None if index.blob is None else map_file(_fetch(store, index.blob, path))
     if rows is not None:
-        open_segment(entry, field, rows, fetched)
+        open_segment(entry, field, rows, file)
 
 
 def _fetch(store: BlobStore, blob: BlobRef, path: Path) -> Path:

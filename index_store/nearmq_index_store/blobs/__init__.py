@@ -3,7 +3,8 @@
 from nearmq_index_store.blobs.cached import CachedStore
 from nearmq_index_store.blobs.object_store import FolderStore, ObjectStore, bucket_store, memory_store
 from nearmq_index_store.blobs.protocol import BlobStore, Buffer
-from nearmq_index_store.blobs.urls import open_store
+from nearmq_index_store.blobs.signed import SignedStore
+from nearmq_index_store.blobs.urls import open_notes, open_store
 
 __all__ = [
     "BlobStore",
@@ -11,7 +12,9 @@ __all__ = [
     "CachedStore",
     "FolderStore",
     "ObjectStore",
+    "SignedStore",
     "bucket_store",
     "memory_store",
+    "open_notes",
     "open_store",
 ]

@@ -2,16 +2,15 @@
 
 import itertools
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
 from blake3 import blake3
 
 from nearmq_index_store.blobs.chunks import chunked
-from nearmq_index_store.blobs.protocol import BlobStore, Buffer
+from nearmq_index_store.blobs.protocol import BlobStore, Buffer, is_put_once
 from nearmq_index_store.errors import StoreUnavailable
 
 #: What the cache holds of a blob at a time: some pages of its digest (`digest.py`), one command of a Redis.
@@ -19,10 +18,6 @@ BLOCK_BYTES = 4 << 20
 
 #: How long a cache that failed is left alone; then one call tries it again.
 PAUSE_S = 5.0
-
-#: Keys as `digest.put_blob` makes them, with their bytes' digest in the name: put once, so that no copy can be stale.
-#: Manifests, names and whatever else is put under another kind of key is never cached.
-_PUT_ONCE = re.compile(r"[^/]+/[0-9A-HJKMNP-TV-Z]{26}-[0-9a-f]{64}\Z")
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -48,6 +43,10 @@ class BlockCache(Protocol):
 
     def delete(self, key: str, block: int) -> bool:
         """Remove a block, and say whether it was there."""
+        ...
+
+    def free_buffers(self) -> None:
+        """As of a BlobStore."""
         ...
 
 
@@ -83,7 +82,7 @@ class CachedStore:
 
     def get(self, key: str, start: int = 0, end: int | None = None, *, refresh: bool = False) -> Buffer:
         """Read whole blocks from the cache, or from the origin and then into the cache, and cut the range out."""
-        if not _PUT_ONCE.match(key) or (end is not None and end <= start):
+        if not is_put_once(key) or (end is not None and end <= start):
             return self._origin.get(key, start, end)
         first = start // BLOCK_BYTES
         last = None if end is None else (end - 1) // BLOCK_BYTES
@@ -96,7 +95,7 @@ class CachedStore:
     def put(self, key: str, *parts: Buffer) -> None:
         """Write to the origin, then to the cache."""
         self._origin.put(key, *parts)
-        if _PUT_ONCE.match(key):
+        if is_put_once(key):
             self._fill(key, 0, parts)
 
     def put_if_absent(self, key: str, data: Buffer) -> bool:
@@ -107,10 +106,14 @@ class CachedStore:
         """Ask the origin."""
         return self._origin.exists(key)
 
+    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+        """Ask the origin."""
+        return self._origin.which_exist(keys)
+
     def delete(self, key: str) -> None:
         """Remove from the origin, then from the cache; another process that reads just then may cache it again."""
         self._origin.delete(key)
-        if _PUT_ONCE.match(key):
+        if is_put_once(key):
             # The origin knows the blob no more, so nobody can say how many blocks there are: until the first gap.
             for block in itertools.count():
                 if not self._ask(self._cache.delete, self._cache_key(key), block):
@@ -119,6 +122,11 @@ class CachedStore:
     def list(self, prefix: str) -> Iterator[str]:
         """Ask the origin."""
         return self._origin.list(prefix)
+
+    def free_buffers(self) -> None:
+        """Free the origin's and the cache's."""
+        self._origin.free_buffers()
+        self._cache.free_buffers()
 
     def _read_cache(self, key: str, first: int, last: int | None) -> Buffer | None:
         """Read the blocks first..last (included; None is to the blob's last), or None when one is missing."""

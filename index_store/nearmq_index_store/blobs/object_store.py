@@ -5,7 +5,7 @@ The one module that imports obstore.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -114,11 +114,18 @@ class ObjectStore:
                 return False
             return True
 
+    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+        """Ask for one head after the other."""
+        return [self.exists(key) for key in keys]
+
     def delete(self, key: str) -> None:
         """Remove the object."""
         # A missing key raises on a folder only.
         with self._translated("delete", key), suppress(FileNotFoundError):
             obstore.delete(self._backend, key)
+
+    def free_buffers(self) -> None:
+        """Do nothing: buffers end with each call."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """List the objects below a folder, a page of them at a time."""

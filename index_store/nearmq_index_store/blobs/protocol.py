@@ -4,7 +4,7 @@ The protocol is ours and may change with its adapters; `tests/contract/test_blob
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from nearmq_index_store.errors import InvalidArgument
@@ -14,6 +14,9 @@ Buffer = bytes | bytearray | memoryview
 
 #: The most that put_if_absent takes: one Redis value that blocks its server for some 2 ms.
 MAX_CONDITIONAL_BYTES = 4 << 20
+
+#: Keys as `digest.put_blob` makes them, with their bytes' digest in the name.
+_PUT_ONCE = re.compile(r"[^/]+/[0-9A-HJKMNP-TV-Z]{26}-[0-9a-f]{64}\Z")
 
 _WORD = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+"
 _KEY = re.compile(rf"{_WORD}(?:/{_WORD})*\Z")
@@ -27,6 +30,14 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_put_once(key: str) -> bool:
+    """Say whether a key is of a blob: named by its digest, put once, so that no copy of it can be stale or forged.
+
+    Manifests, names and whatever else is small and read by its place is put under another kind of key.
+    """
+    return _PUT_ONCE.match(key) is not None
+
+
 def check_prefix(prefix: str) -> str:
     """Return the prefix, or raise InvalidArgument when it is no folder path that ends with `/`."""
     if not _PREFIX.match(prefix):
@@ -35,10 +46,11 @@ def check_prefix(prefix: str) -> str:
 
 
 def check_conditional_size(key: str, data: Buffer) -> None:
-    """Raise InvalidArgument when the data are more than put_if_absent takes."""
+    """Raise InvalidArgument when the data are more than put_if_absent takes, or than can be signed."""
     if len(data) > MAX_CONDITIONAL_BYTES:
         raise InvalidArgument(
-            f"put_if_absent of {key!r} with {len(data)} bytes, at most {MAX_CONDITIONAL_BYTES} are allowed"
+            f"{key!r} is to be written with {len(data)} bytes, at most {MAX_CONDITIONAL_BYTES} are allowed unless its "
+            "name is its digest"
         )
 
 
@@ -77,6 +89,8 @@ class BlobStore(Protocol):
     def put(self, key: str, *parts: Buffer) -> None:
         """Write the parts, joined, under a key that nobody else writes; a key that is there is replaced.
 
+        Of any size where `is_put_once(key)`; else a store that signs takes as much as put_if_absent does.
+
         A reader sees nothing or all of it; a kill leaves nothing that `list` or `get` shows.
         """
         ...
@@ -93,10 +107,18 @@ class BlobStore(Protocol):
         """Say whether the key is there."""
         ...
 
+    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+        """Say of each key whether it is there, looked up one after the other; sent together where the store can."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the key; a key that is not there is no error."""
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with the prefix (a folder path that ends with `/`), in any order."""
+        ...
+
+    def free_buffers(self) -> None:
+        """Let go of memory that past calls left with idle connections; for after reading much."""
         ...

@@ -10,15 +10,22 @@ Keys, `<word>` being the first word of a blob's key, so that what one transactio
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from nearmq_index_store.blobs.chunks import byte_views, chunked
-from nearmq_index_store.blobs.protocol import Buffer, check_conditional_size, check_key, check_prefix
+from nearmq_index_store.blobs.protocol import (
+    Buffer,
+    check_conditional_size,
+    check_key,
+    check_prefix,
+    is_put_once,
+)
 from nearmq_index_store.blobs.redis_server import RedisServer
 from nearmq_index_store.errors import BlobNotFound, InvalidArgument, StoreUnavailable
+from nearmq_index_store.recent import Recent
 
 #: One command moves at most this much, some 2 ms of the server's only thread (1 to 4 MB were measured the fastest).
 CHUNK_BYTES = 4 << 20
@@ -38,6 +45,9 @@ CACHE_REPLY_TIMEOUT_S = 2.0
 CACHE_EXPIRY_S = 7 * 86_400
 
 LIST_PAGE = 1_000
+
+#: Larger blobs whose headers are remembered.
+_CHUNKED_KEPT = 64
 
 
 class RedisStore:
@@ -67,6 +77,8 @@ class RedisStore:
                 field="store",
             )
         self._has_waitaof = self._server.has_waitaof()
+        # Of blobs that are read range by range, and never replaced.
+        self._chunked: Recent[str, _Header] = Recent(_CHUNKED_KEPT)
         worries = [
             None if policy else f"{self.id} does not show whether it evicts blobs",
             None if self._has_waitaof else self._server.what_a_crash_loses(),
@@ -78,6 +90,9 @@ class RedisStore:
 
     def get(self, key: str, start: int = 0, end: int | None = None, *, refresh: bool = False) -> Buffer:  # noqa: ARG002 - no cache
         """Read the header with a small blob's bytes in one round trip, then a larger blob chunk by chunk."""
+        known = self._chunked.get(key)
+        if known is not None:
+            return self._read_chunks(key, known, start, known.size if end is None else min(end, known.size))
         last = -1 if end is None else _Header.SIZE + end - 1
         head, inline = self._server.transaction(
             ("GETRANGE", _header_key(key), 0, _Header.SIZE - 1),
@@ -89,6 +104,8 @@ class RedisStore:
         if not header.chunk_bytes:
             data: bytes = inline
             return data
+        if is_put_once(key):
+            self._chunked.put(key, header)
         return self._read_chunks(key, header, start, header.size if end is None else min(end, header.size))
 
     def put(self, key: str, *parts: Buffer) -> None:
@@ -121,7 +138,11 @@ class RedisStore:
 
     def exists(self, key: str) -> bool:
         """Look for the header."""
-        return bool(self._server.command("EXISTS", _header_key(key)))
+        return self.which_exist([key])[0]
+
+    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+        """Look for the headers in one round trip."""
+        return [bool(found) for found in self._server.pipeline(*(("EXISTS", _header_key(key)) for key in keys))]
 
     def delete(self, key: str) -> None:
         """Remove the chunks, then the header and its place in the index."""
@@ -143,6 +164,10 @@ class RedisStore:
             if len(page) < LIST_PAGE:
                 return
             after = f"({page[-1].decode()}"
+
+    def free_buffers(self) -> None:
+        """Close idle connections."""
+        self._server.close_idle()
 
     def _commit(self, key: str, value: tuple[Buffer, ...], *conditions: str) -> "_Header | None":
         """Make the header and its place in the index visible at once, durably; return the header that was there."""
@@ -169,7 +194,10 @@ class RedisStore:
         names = header.chunk_keys(key)
         for number in range(start // size, -(-end // size)):
             begin, stop = max(start - number * size, 0), min(end - number * size, size)
-            chunk = self._server.command("GETRANGE", names[number], begin, stop - 1)
+            # A whole chunk by GET: GETRANGE makes the server copy it once more.
+            whole = stop - begin == min(size, header.size - number * size)
+            command = ("GET", names[number]) if whole else ("GETRANGE", names[number], begin, stop - 1)
+            chunk = self._server.command(*command) or b""
             if len(chunk) != stop - begin:
                 return self._read_again(key, header, start, end, missing=number)
             chunks.append(chunk)
@@ -177,6 +205,7 @@ class RedisStore:
 
     def _read_again(self, key: str, header: "_Header", start: int, end: int, *, missing: int) -> Buffer:
         """Read a blob that was replaced while it was read; one that was not has lost a chunk."""
+        self._chunked.forget(key)
         now = _Header.parse(self._server.command("GETRANGE", _header_key(key), 0, _Header.SIZE - 1))
         if now is None or now.token == header.token:
             raise BlobNotFound(f"chunk {missing} of blob {key!r} is not in {self.id}")
@@ -217,6 +246,10 @@ class RedisCache:
     def delete(self, key: str, block: int) -> bool:
         """Remove one block, and say whether it was there."""
         return bool(self._server.command("UNLINK", _block_key(key, block)))
+
+    def free_buffers(self) -> None:
+        """Close idle connections."""
+        self._server.close_idle()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

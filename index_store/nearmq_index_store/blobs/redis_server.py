@@ -3,6 +3,7 @@
 The one module that imports redis.
 """
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import CaseInsensitiveDict
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from nearmq_index_store.errors import InvalidArgument, StoreUnavailable
@@ -21,6 +24,12 @@ Command = tuple[str | int | bytes | bytearray | memoryview, ...]
 
 #: Must be below the reply timeout. With `appendfsync everysec` a sync is at most some two seconds away.
 WAITAOF_TIMEOUT_MS = 8_000
+
+
+_TLS_HINT = (
+    "; is it a TLS port, or should the scheme be redis? If it asks for a certificate of ours, name it and its key "
+    "(--tls-cert-file and --tls-key-file, or ?ssl_certfile= and &ssl_keyfile= in the url)"
+)
 
 
 class RedisServer:
@@ -33,7 +42,8 @@ class RedisServer:
         """Prepare a client; nothing is sent yet.
 
         Args:
-            url: `redis://` or `rediss://`, options of redis-py in its query (`ssl_ca_certs=...`).
+            url: `redis://` or `rediss://`, options of redis-py in its query (`ssl_ca_certs=…`, `ssl_certfile=…`,
+                `ssl_keyfile=…`). The server's certificate and name are verified unless the query says otherwise.
             connect_timeout_s: for one attempt to connect.
             reply_timeout_s: for one reply.
             retries: repeats of a command, or of a whole pipeline, whose connection broke or timed out.
@@ -53,9 +63,10 @@ class RedisServer:
             )
             settings = self._client.connection_pool.connection_kwargs
             self._client.connection_pool.connection_class(**settings)  # connects to nothing; checks the options
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RedisError):
             # The library quotes pieces of the URL, which may be pieces of a password.
             raise InvalidArgument("redis url is not redis://[USER:PASSWORD@]HOST[:PORT][/DB]", field="store") from None
+        _check_files(settings)
         #: The server and database, without credentials.
         self.id = f"{parts.scheme}://{settings['host']}:{settings.get('port', 6379)}/{settings.get('db', 0)}"
 
@@ -75,6 +86,10 @@ class RedisServer:
             replies = pipeline.execute(raise_on_error=False)
             _raise_first_error(replies)
             return replies
+
+    def close_idle(self) -> None:
+        """Close connections that are not in use: hiredis keeps the buffer of a large reply until the next reply."""
+        self._client.connection_pool.disconnect(inuse_connections=False)
 
     def transaction(self, *commands: Command) -> list[Any]:
         """Run commands as one atomic step and return their replies."""
@@ -129,12 +144,20 @@ class RedisServer:
             _raise_first_error(executed)
         return executed
 
+    def _hint(self) -> str:
+        """Ask for what is only seen as silence: one side speaks TLS, the other does not."""
+        return _TLS_HINT if self.id.startswith("rediss:") else "; is it a TLS port (scheme rediss)"
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except AuthenticationError as error:
             raise StoreUnavailable(f"{self.id} refused the login: {error}") from error
+        except RedisConnectionError as error:
+            raise StoreUnavailable(f"{self.id} {_tls_fault(error) or f'failed: {error}{self._hint()}'}") from error
+        except RedisTimeoutError as error:
+            raise StoreUnavailable(f"{self.id} failed: {error}{self._hint()}") from error
         except RedisError as error:
             raise StoreUnavailable(f"{self.id} failed: {error}") from error
 
@@ -143,6 +166,39 @@ def _raise_first_error(replies: list[Any]) -> None:
     for reply in replies:
         if isinstance(reply, RedisError):
             raise reply
+
+
+def _check_files(settings: dict[str, Any]) -> None:
+    """Read the files of certificates and key, which redis-py reads at the first connection and then blames on that."""
+    cert, key = settings.get("ssl_certfile"), settings.get("ssl_keyfile")
+    try:
+        context = ssl.create_default_context(cafile=settings.get("ssl_ca_certs"))
+        if cert or key:
+            context.load_cert_chain(cert or "", key, settings.get("ssl_password"))
+    except OSError as error:  # ssl.SSLError is one too
+        raise InvalidArgument(f"the TLS files of the redis url cannot be read: {error}", field="store") from error
+
+
+def _tls_fault(error: BaseException) -> str | None:
+    """Say what is wrong with a TLS connection, and what to do; None where nothing is."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    match cause:
+        case None:
+            return None
+        case ssl.SSLCertVerificationError(verify_code=9 | 10):  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
+            fix = "let the server have a new one, or set the clock of this machine"
+        case ssl.SSLCertVerificationError(verify_code=62 | 64):  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
+            fix = "connect by a name that it has"
+        case ssl.SSLCertVerificationError():
+            fix = "name the authority that signed it (--tls-ca-file, or ?ssl_ca_certs= in the url)"
+        case (
+            _
+        ):  # TLS 1.3 asks for a certificate after the handshake; whether the server's word for that is seen is a race
+            reason = getattr(cause, "reason", None) or cause
+            return f"failed in TLS ({reason}){_TLS_HINT}"
+    return f"has a certificate that was refused ({cause.verify_message.rstrip('.')}): {fix}"
 
 
 def _pairs(reply: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:

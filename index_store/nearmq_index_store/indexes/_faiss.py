@@ -5,7 +5,6 @@ command that builds and searches no such index should not wait for. faiss's own 
 a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from types import ModuleType
 
@@ -14,6 +13,9 @@ import numpy.typing as npt
 
 from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers
 from nearmq_index_store.schema import Metric
+
+#: uint8, a bit a row, the lowest first.
+Bits = npt.NDArray[np.uint8]
 
 #: Rounds of k-means for each sub-vector of PQ; recall on the real data is the same after 4, 10 and faiss's 25.
 _PQ_ROUNDS = 5
@@ -119,33 +121,40 @@ class Coder:
         if isinstance(self._index, faiss.IndexIVFPQ):
             self._index.precompute_table()
 
-    def scan(self, queries: FloatMatrix, visits: Sequence[tuple[RowNumbers, Distances]], count: int) -> RowNumbers:
+    def scan(
+        self,
+        queries: FloatMatrix,
+        cells: RowNumbers,
+        distances: Distances,
+        count: int,
+        allowed: Bits | None = None,
+    ) -> RowNumbers:
         """Return the `count` rows that seem nearest to each query in the cells it visits, int64 (n, count), -1 padded.
 
         Args:
             queries: as they are indexed.
-            visits: for each query its cells and their centroids' distances.
+            cells: int64, shape (n, width), those that each query visits; -1 is none.
+            distances: float32, of the same shape: those of the cells' centroids.
             count: how many rows.
+            allowed: the only rows to return; None is all.
         """
         # One native thread a call: callers run segments and batches in parallel.
         faiss = _faiss(1)
-        most = max(len(cells) for cells, _ in visits)
-        cells = np.full((len(queries), most), -1, dtype=np.int64)
-        coarse = np.zeros((len(queries), most), dtype=np.float32)
-        for i, (visited, distances) in enumerate(visits):
-            cells[i, : len(visited)], coarse[i, : len(visited)] = visited, distances
+        cells, distances = np.ascontiguousarray(cells), np.ascontiguousarray(distances)
+        # Of bytes that live as long as this call, which is as long as faiss looks at them.
+        selector = None if allowed is None else faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
         rows = np.empty((len(queries), count), dtype=np.int64)
-        distances = np.empty((len(queries), count), dtype=np.float32)
+        distances_of_rows = np.empty((len(queries), count), dtype=np.float32)
         self._index.search_preassigned_c(
             len(queries),
             faiss.swig_ptr(queries),
             count,
             faiss.swig_ptr(cells),
-            faiss.swig_ptr(coarse),
             faiss.swig_ptr(distances),
+            faiss.swig_ptr(distances_of_rows),
             faiss.swig_ptr(rows),
             False,
-            faiss.SearchParametersIVF(nprobe=most),
+            faiss.SearchParametersIVF(nprobe=cells.shape[1], sel=selector),
         )
         return rows
 

@@ -1,21 +1,15 @@
 """The cells of the IVF indexes: k-means over the rows, and which cells a query visits."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import (
-    Distances,
-    FloatMatrix,
-    RowNumbers,
-    exact_distances,
-    nearest_first,
-    row_blocks,
-    unit_vectors,
-)
+from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers, row_blocks, unit_vectors
 from nearmq_index_store.indexes._faiss import assign_to_nearest, kmeans
-from nearmq_index_store.indexes.flat import FlatIndex
+from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.scan import in_range
 from nearmq_index_store.schema import Metric
 
@@ -25,6 +19,9 @@ DEFAULT_NLIST = 128
 
 #: Rows to train on, and at least so many a cell (as far as there are as many).
 SAMPLE_ROWS, _SAMPLE_ROWS_PER_CELL = 16_384, 32
+
+#: Distances between queries and centroids held at a time: 32 MiB.
+_DISTANCES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,12 @@ class Cells:
 def default_nprobe(nlist: int) -> int:
     """Return the cells to visit without a given nprobe: three eighths of them, rounded up."""
     return -(-3 * nlist // 8)
+
+
+def rising_nprobes(nlist: int) -> list[int]:
+    """Return the numbers of cells at which recall is measured, doubling from a hundredth of them up to all."""
+    fewest = max(1, nlist // 128)
+    return [min(nlist, fewest << step) for step in range(math.ceil(math.log2(nlist / fewest)) + 1)]
 
 
 def train_cells(vectors: FloatMatrix, metric: Metric, nlist: int, *, threads: int, seed: int) -> Cells | None:
@@ -87,6 +90,51 @@ def as_indexed(vectors: FloatMatrix, metric: Metric) -> FloatMatrix:
     return unit_vectors(vectors) if metric == "COSINE" else vectors
 
 
+@dataclass(frozen=True, slots=True)
+class CellCounts:
+    """How the allowed rows are spread over the cells.
+
+    Attributes:
+        counts: int64, shape (nlist,): the allowed rows of each cell.
+        share: the allowed share of all rows, above 0.
+    """
+
+    counts: npt.NDArray[np.int64]
+    share: float
+
+    @classmethod
+    def of(cls, allowed: Mask, offsets: npt.NDArray[np.int64]) -> "CellCounts":
+        """Count the allowed rows by cell.
+
+        Args:
+            allowed: by position.
+            offsets: as Cells has them.
+        """
+        before = np.zeros(len(allowed) + 1, dtype=np.int64)
+        np.cumsum(allowed, out=before[1:])
+        return cls(np.diff(before[offsets]), float(before[-1]) / len(allowed))
+
+    def widened(self, nprobe: int) -> int:
+        """Return how many cells to visit where allowed rows lie at random.
+
+        The nearest allowed rows lie farther out than the nearest of all, but not by as much as they are fewer.
+        """
+        return min(len(self.counts), math.ceil(nprobe / math.sqrt(self.share)))
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """The cells that each query visits, nearest first, in rows of equal width.
+
+    Attributes:
+        cells: int64, shape (n, width), -1 where there is none.
+        distances: float32, of the same shape: those of the centroids.
+    """
+
+    cells: npt.NDArray[np.int64]
+    distances: Distances
+
+
 class Visits:
     """Chooses the cells that a query visits: the nearest ones, in order.
 
@@ -96,31 +144,48 @@ class Visits:
 
     def __init__(self, cells: Cells, metric: Metric) -> None:
         """Take the metric of the field; cells are ranked by L2 for L2, by inner product for IP and COSINE."""
-        self._centroids = cells.centroids
-        self._metric: Metric = "L2" if metric == "L2" else "IP"
-        self._ranked = FlatIndex(cells.centroids, self._metric)
+        # In float64, in which the squared lengths of centroids and query may stand for the differences of the two.
+        self._centroids = cells.centroids.astype(np.float64)
+        self._squares = np.vecdot(self._centroids, self._centroids) if metric == "L2" else None
         self._sizes = np.diff(cells.offsets)
 
-    def choose(self, queries: FloatMatrix, nprobe: int, at_least: int) -> list[tuple[RowNumbers, Distances]]:
-        """Return for each query its cells, nearest first, and their centroids' distances.
+    def choose(
+        self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None" = None
+    ) -> Iterator[tuple[slice, Visited]]:
+        """Yield the cells of the queries, so many queries at a time that the choice takes bounded memory.
 
         Args:
             queries: as they are indexed.
             nprobe: how many cells, at least.
             at_least: further cells are added until all hold so many rows, or there are no more cells.
+            allowed: the allowed rows of each cell. Then cells are visited until they hold as many allowed rows as
+                `widened` ones would hold at random (so where allowed rows are few or far, all), and those without any
+                are left out.
         """
-        found = []
-        for query, near in zip(queries, self._ranked.nearest(queries, nprobe), strict=True):
-            cells, distances = self._in_order(query, near)
-            count = nprobe
-            if self._sizes[cells[:nprobe]].sum() < at_least:
-                cells, distances = self._in_order(query, np.arange(len(self._sizes)))
-                enough = int(np.searchsorted(np.cumsum(self._sizes[cells]), at_least)) + 1
-                count = max(nprobe, enough)
-            found.append((cells[:count], distances[:count]))
-        return found
+        step = max(1, _DISTANCES_AT_ONCE // len(self._sizes))
+        for start in range(0, len(queries), step):
+            chunk = slice(start, start + step)
+            yield chunk, self._choose(queries[chunk], nprobe, at_least, allowed)
 
-    def _in_order(self, query: npt.NDArray[np.float32], cells: RowNumbers) -> tuple[RowNumbers, Distances]:
-        distances = exact_distances(query, self._centroids, cells, self._metric)
-        order = nearest_first(cells, distances, self._metric)
-        return cells[order], distances[order]
+    def _choose(self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None") -> Visited:
+        counts = self._sizes if allowed is None else allowed.counts
+        kept = 1.0 if allowed is None else math.sqrt(allowed.share)
+        distances = self._distances(queries)
+        cells = np.argsort(distances if self._squares is not None else -distances, axis=1)
+        wanted = np.maximum(at_least, np.ceil(kept * self._sizes[cells[:, :nprobe]].sum(axis=1)))
+        held = counts[cells]
+        before = np.cumsum(held, axis=1) - held
+        is_visited = before < wanted[:, np.newaxis]
+        width = int(is_visited.sum(axis=1).max())
+        chosen = np.where(is_visited & (held > 0), cells, -1)[:, :width]
+        with np.errstate(over="ignore"):  # beyond float32 is infinitely far, or near
+            return Visited(chosen, distances[np.arange(len(queries))[:, np.newaxis], chosen].astype(np.float32))
+
+    def _distances(self, queries: FloatMatrix) -> npt.NDArray[np.float64]:
+        """Return the distance of each centroid from each query, one dot product a pair, whatever the batch."""
+        wide = queries.astype(np.float64)
+        products: npt.NDArray[np.float64] = np.vecdot(self._centroids, wide[:, np.newaxis])
+        if self._squares is None:
+            return products
+        distances: npt.NDArray[np.float64] = self._squares - 2 * products + np.vecdot(wide, wide)[:, np.newaxis]
+        return distances

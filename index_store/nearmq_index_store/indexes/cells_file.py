@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.cells import Cells
@@ -54,9 +55,9 @@ def write_cells(path: Path, cells: Cells, codes: Codes) -> None:
 
 
 def read_cells(
-    path: Path, *, rows: int, dim: int, nlist: int, code_bytes: int, codebook: tuple[int, ...]
+    data: Buffer, *, rows: int, dim: int, nlist: int, code_bytes: int, codebook: tuple[int, ...]
 ) -> tuple[Cells, Codes]:
-    """Map the file of an IVF index.
+    """View the file of an IVF index.
 
     Args:
         codebook: the codebook's shape.
@@ -65,7 +66,6 @@ def read_cells(
         IndexCorrupt: the header or the length is not what the arguments make it, an offset or row number is out of
             range, a row is missing, or a centroid is not finite.
     """
-    file = np.memmap(path, dtype=np.uint8, mode="r")
     expected = _header((nlist, dim), rows, code_bytes, int(np.prod(codebook)))
     shapes: list[tuple[str, tuple[int, ...]]] = [
         ("<f4", (nlist, dim)),
@@ -76,11 +76,11 @@ def read_cells(
     ]
     at = len(expected)
     total = at + sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in shapes)
-    if len(file) != total or file[:at].tobytes() != expected:
+    if len(data) != total or bytes(data[:at]) != expected:
         raise IndexCorrupt(f"an IVF index of {rows} rows has another header, or another length than {total} bytes")
     arrays = []
     for dtype, shape in shapes:
-        arrays.append(np.frombuffer(file, dtype=dtype, count=int(np.prod(shape)), offset=at).reshape(shape))
+        arrays.append(np.frombuffer(data, dtype=dtype, count=int(np.prod(shape)), offset=at).reshape(shape))
         at += arrays[-1].nbytes
     centroids, codebook_values, offsets, order, codes = arrays
     _check(centroids, codebook_values, offsets, order)

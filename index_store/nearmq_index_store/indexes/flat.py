@@ -1,24 +1,37 @@
 # ruff: noqa: ARG002 - the protocol's parameters; not every kind needs them all
-"""FLAT: exact search over all rows, with no bytes of its own.
+"""FLAT: exact search over all rows.
+
+Its file holds what a scan knows of their lengths, float32: at least the longest one, then a term a row (`scan.py`; none
+for IP). So a large segment is opened without a pass over its rows; a small one has no file, and is measured then.
 
 Numpy's matrix product and the certified cut of `scan.py` rather than faiss's brute force: faiss has no COSINE over rows
 that are not normalised (a copy as large as the rows), and says nothing of ties and rounding at the limit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, RowNumbers
+from nearmq_index_store.errors import IndexCorrupt
+from nearmq_index_store.indexes.allowed import AllowedRows
 from nearmq_index_store.indexes.params import check_params
-from nearmq_index_store.indexes.protocol import BuiltIndex, SearchParams
-from nearmq_index_store.indexes.scan import KEYS_AT_ONCE, Scan, closest
+from nearmq_index_store.indexes.protocol import BuiltIndex, Grid, SearchParams, no_report
+from nearmq_index_store.indexes.recall_table import RecallPoint
+from nearmq_index_store.indexes.scan import KEYS_AT_ONCE, Measured, Scan, closest, closest_beyond
 from nearmq_index_store.schema import Metric, VectorField
+
+#: Vectors of up to so many bytes have no file: to measure them takes a third of a millisecond.
+_MEASURED_WHEN_OPENED = 1 << 20
 
 
 class Flat:
     """The FLAT kind: no build parameters, no search parameters."""
 
     name = "FLAT"
+    measures_itself = True
 
     def check_build_params(self, params: Mapping[str, int], dim: int) -> dict[str, int]:
         """Refuse every parameter."""
@@ -29,6 +42,14 @@ class Flat:
         check_params(params, {}, "FLAT search")
         return SearchParams()
 
+    def grid(self, built: Mapping[str, int], rows: int, limit: int) -> Grid:
+        """Measure nothing: all is found."""
+        return Grid(())
+
+    def at(self, point: RecallPoint, limit: int, built: Mapping[str, int]) -> SearchParams:
+        """Return no params."""
+        return SearchParams()
+
     def build(
         self,
         vectors: FloatMatrix,
@@ -37,44 +58,90 @@ class Flat:
         *,
         threads: int,
         seed: int,
+        on_rows: Callable[[int], None] = no_report,
     ) -> BuiltIndex:
-        """Build nothing: the rows are the index."""
-        return flat_instead(len(vectors))
+        """Measure the rows, if they are many; they are the index."""
+        path = None
+        if vectors.nbytes > _MEASURED_WHEN_OPENED:
+            path = folder / f"{field.name}.flat"
+            measured = Measured.of(vectors, field.metric)
+            path.write_bytes(np.array([measured.longest, *measured.terms], dtype="<f4").tobytes())
+        return _built(len(vectors), path, unbuildable=False)
 
     def open(
         self,
-        path: Path | None,
+        data: Buffer | None,
         built: Mapping[str, int],
         vectors: FloatMatrix,
         metric: Metric,
     ) -> "FlatIndex":
-        """Take the rows as they are; one pass over them measures their lengths."""
-        return FlatIndex(vectors, metric)
+        """Take the rows as they are."""
+        if data is None:
+            return FlatIndex(vectors, metric)
+        terms = 0 if metric == "IP" else len(vectors)
+        if len(data) != 4 * (1 + terms):
+            raise IndexCorrupt(f"a FLAT index of {len(vectors)} rows has {len(data)} bytes, not {4 * (1 + terms)}")
+        values = np.frombuffer(data, dtype="<f4")
+        return FlatIndex(vectors, metric, Measured(float(values[0]), values[1:]))
 
 
 class FlatIndex:
-    """All rows of a segment."""
+    """All rows of a segment.
 
-    def __init__(self, vectors: FloatMatrix, metric: Metric) -> None:
+    Attributes:
+        rows_nbytes: the bytes of the rows.
+    """
+
+    def __init__(self, vectors: FloatMatrix, metric: Metric, measured: Measured | None = None) -> None:
         self._rows = len(vectors)
-        self._scan = Scan(vectors, metric)
+        self.rows_nbytes = vectors.nbytes
+        self._scan = Scan(vectors, metric, measured)
 
     def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
         """Return the rows that certainly hold the nearest `limit` ones, ties included."""
         return self.nearest(queries, limit)
 
-    def nearest(self, queries: FloatMatrix, limit: int) -> list[RowNumbers]:
-        """Return the rows that certainly hold the nearest `limit` ones, ties included."""
+    def among(self, allowed: AllowedRows) -> None:
+        """Leave it to an exact scan."""
+        return
+
+    @property
+    def nbytes(self) -> int:
+        """What the scan keeps beside the rows."""
+        return self._scan.nbytes
+
+    def nearest(
+        self, queries: FloatMatrix, limit: int, *, allowed: AllowedRows | None = None, near_end: float | None = None
+    ) -> list[RowNumbers]:
+        """Return the rows that certainly hold the nearest `limit` ones, ties included.
+
+        Args:
+            allowed: the only rows to return; None is all.
+            near_end: a distance; nearer rows do not count, though some of them may be returned.
+        """
         prepared = self._scan.prepare(queries)
+        refused = None if allowed is None else ~allowed.mask
+        near_keys = None if near_end is None else self._scan.key_at(queries, near_end)
         found: list[RowNumbers] = []
         step = max(1, KEYS_AT_ONCE // self._rows)
         for start in range(0, len(queries), step):
             keys = self._scan.keys(prepared.queries[start : start + step], 0, self._rows)
-            slack = prepared.slack[start : start + step]
-            found += [closest(line, limit, float(slack[i])) for i, line in enumerate(keys)]
-        return found
+            if refused is not None:
+                np.copyto(keys, np.inf, where=refused)
+            for query, line in enumerate(keys, start):
+                slack = float(prepared.slack[query])
+                if near_keys is None:
+                    found.append(closest(line, limit, slack))
+                else:
+                    found.append(closest_beyond(line, limit, slack, float(near_keys[query])))
+        # Refused rows are left where there are fewer allowed ones than the limit, or nothing is known of the keys.
+        return found if allowed is None else [allowed.among(rows) for rows in found]
 
 
 def flat_instead(rows: int) -> BuiltIndex:
     """Describe the FLAT index that stands in where the declared kind cannot be built over such rows."""
-    return BuiltIndex(kind="FLAT", params={}, path=None, memory_bytes=4 * rows)
+    return _built(rows, None, unbuildable=True)
+
+
+def _built(rows: int, path: Path | None, *, unbuildable: bool) -> BuiltIndex:
+    return BuiltIndex(kind="FLAT", params={}, path=path, memory_bytes=4 * rows, unbuildable=unbuildable)

@@ -33,6 +33,24 @@ def check_params(params: Mapping[str, int | float], ranges: Mapping[str, tuple[i
     return checked
 
 
+def check_recall(params: Mapping[str, int | float]) -> float:
+    """Return the recall that a search asks for in its params, which stands for all others.
+
+    Raises:
+        InvalidArgument: it is not above 0 and at most 1, or there is another parameter.
+    """
+    recall = params["recall"]
+    if isinstance(recall, bool) or not 0 < recall <= 1:
+        raise InvalidArgument(f"recall must be a number above 0 and at most 1, got {recall!r}", field="params.recall")
+    others = sorted(set(params) - {"recall"})
+    if others:
+        raise InvalidArgument(
+            f"recall stands for all other parameters, give either it or {', '.join(map(repr, others))}",
+            field="params.recall",
+        )
+    return float(recall)
+
+
 def power_of_two(number: int) -> int:
     """Return the smallest power of two that is not below the number."""
     return 1 << (number - 1).bit_length()

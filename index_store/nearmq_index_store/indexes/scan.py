@@ -10,25 +10,31 @@ Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1 (a d
 d * u / (1 - d * u) of the sum of magnitudes, in whatever order it is summed).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import FloatMatrix, RowNumbers, lengths, unit_vectors
+from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, unit_vectors
 from nearmq_index_store.schema import Metric
+
+_T = TypeVar("_T", bound=np.generic)
 
 #: Keys held at a time: 64 MiB of float32.
 KEYS_AT_ONCE = 1 << 24
 
-_UNIT_ROUNDOFF = 2.0**-24
+UNIT_ROUNDOFF = 2.0**-24
 
-#: Up to so many queries a dot product a row beats the matrix product, which first packs all rows (measured: 2.7 times
-#: at one query, even at eight).
-_FEW_QUERIES = 6
+#: Up to so many queries a product with each of them beats the matrix product, which first packs all rows (measured on
+#: 384 and on 128 dimensions: 7 and 4 times at one query, even at six and four).
+FEW_QUERIES = 4
 
 #: Lengths between which float32 products of two vectors neither overflow nor underflow.
 _SHORTEST, _LONGEST = 1e-15, 1e15
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 #: Into how many strided runs a row of keys is folded to bound the limit-th smallest one.
 _FOLDS = 32
@@ -47,25 +53,52 @@ class Prepared:
     slack: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a scan has to know of the lengths of the rows.
+
+    Attributes:
+        longest: at least the length of the longest.
+        terms: one a row that turns products into keys: |x|^2 is added (L2), 1 / |x| multiplied (COSINE); none for IP.
+    """
+
+    longest: float
+    terms: FloatVector
+
+    @classmethod
+    def of(cls, vectors: FloatMatrix, metric: Metric) -> "Measured":
+        """Measure rows, which takes one pass over them."""
+        row_lengths = lengths(vectors)
+        longest = np.nextafter(np.float32(min(row_lengths.max(), _LARGEST)), np.float32(np.inf))
+        with np.errstate(over="ignore", divide="ignore"):
+            if metric == "L2":
+                terms = np.square(row_lengths)
+            elif metric == "COSINE":
+                terms = _inverse(row_lengths)
+            else:
+                terms = row_lengths[:0]
+            return cls(float(longest), terms.astype(np.float32))
+
+
 class Scan:
     """The rows of a segment, ready to be ranked by approximate keys; smaller keys are nearer, whatever the metric."""
 
-    def __init__(self, vectors: FloatMatrix, metric: Metric) -> None:
+    def __init__(self, vectors: FloatMatrix, metric: Metric, measured: Measured | None = None) -> None:
+        """Take the rows, and what was measured of them before, if it was."""
         self._vectors = vectors
         self._metric = metric
-        row_lengths = lengths(vectors)
-        self._longest = float(row_lengths.max())
-        # One float32 a row that turns products into keys: |x|^2 is added (L2), 1 / |x| multiplied (COSINE).
-        self._terms: npt.NDArray[np.float32] | None = None
-        with np.errstate(over="ignore", divide="ignore"):
-            if metric == "L2":
-                self._terms = np.square(row_lengths).astype(np.float32)
-            elif metric == "COSINE":
-                self._terms = _inverse(row_lengths).astype(np.float32)
+        measured = measured or Measured.of(vectors, metric)
+        self._longest = measured.longest
+        self._terms = measured.terms
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps beside the rows."""
+        return self._terms.nbytes
 
     def prepare(self, queries: FloatMatrix) -> Prepared:
         """Scale the queries and bound the error of their keys."""
-        relative = 2 * 1.01 * (queries.shape[1] + 8) * _UNIT_ROUNDOFF
+        relative = 2 * 1.01 * (queries.shape[1] + 8) * UNIT_ROUNDOFF
         if self._metric == "COSINE":
             return Prepared(-unit_vectors(queries), np.full(len(queries), relative))
         if self._metric == "IP":
@@ -78,13 +111,43 @@ class Scan:
     def keys(self, prepared: FloatMatrix, start: int, stop: int) -> FloatMatrix:
         """Return the keys of the rows start..stop for prepared queries, shape (n, stop - start); NaN is unknown."""
         rows = self._vectors[start:stop]
-        few = len(prepared) <= _FEW_QUERIES
+        keys = np.empty((len(prepared), len(rows)), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            keys = np.vecdot(rows, prepared[:, np.newaxis]) if few else prepared @ rows.T
-            if self._terms is not None:
-                combine = np.add if self._metric == "L2" else np.multiply
-                combine(keys, self._terms[start:stop], out=keys)
+            if len(prepared) <= FEW_QUERIES:
+                for query, line in zip(prepared, keys, strict=True):
+                    np.dot(rows, query, out=line)
+            else:
+                np.matmul(prepared, rows.T, out=keys)
+            self._combine(keys, [slice(start, stop)])
         return keys
+
+    def keys_of_runs(self, prepared: FloatVector, runs: Sequence[slice]) -> FloatVector:
+        """Return the keys of one prepared query for several runs of rows, one after the other."""
+        keys = np.empty(sum(run.stop - run.start for run in runs), dtype=np.float32)
+        end = 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for run in runs:
+                start, end = end, end + run.stop - run.start
+                np.dot(self._vectors[run], prepared, out=keys[start:end])
+            self._combine(keys, runs)
+        return keys
+
+    def _combine(self, products: FloatMatrix | FloatVector, runs: Sequence[slice]) -> None:
+        """Turn products with the rows of some runs into keys, in place."""
+        if len(self._terms):
+            combine = np.add if self._metric == "L2" else np.multiply
+            combine(products, joined(self._terms, runs), out=products)
+
+    def key_at(self, queries: FloatMatrix, distance: float) -> npt.NDArray[np.float64]:
+        """Return the key that a row at some distance has for each query (as given), but for rounding; shape (n,)."""
+        if self._metric == "L2":
+            return distance - np.square(lengths(queries))
+        return np.full(len(queries), -distance)
+
+
+def joined(values: npt.NDArray[_T], runs: Sequence[slice]) -> npt.NDArray[_T]:
+    """Return some runs of values one after the other; a view where there is one run."""
+    return values[runs[0]] if len(runs) == 1 else np.concatenate([values[run] for run in runs])
 
 
 def in_range(vectors: FloatMatrix, metric: Metric) -> bool:
@@ -92,7 +155,7 @@ def in_range(vectors: FloatMatrix, metric: Metric) -> bool:
     return metric == "COSINE" or bool(lengths(vectors).max() < _LONGEST)
 
 
-def closest(keys: npt.NDArray[np.float32], limit: int, slack: float) -> RowNumbers:
+def closest(keys: FloatVector, limit: int, slack: float) -> RowNumbers:
     """Return the positions of all keys that may be among the `limit` smallest when each may err by half the slack."""
     runs = len(keys) // _FOLDS
     if limit * 4 > runs:
@@ -100,22 +163,34 @@ def closest(keys: npt.NDArray[np.float32], limit: int, slack: float) -> RowNumbe
     # The limit-th smallest minimum of disjoint groups is no smaller than the limit-th smallest key: a cheap first cut.
     # Strided groups, so that near-duplicates, which sit side by side, fall into different ones.
     minima = keys[: runs * _FOLDS].reshape(_FOLDS, runs).min(axis=0)
-    coarse = np.flatnonzero(~(keys > _cut(minima, limit, slack)))
+    coarse = np.flatnonzero(~(keys > cut(minima, limit, slack)))
     return coarse[_closest(keys[coarse], limit, slack)]
 
 
-def _closest(keys: npt.NDArray[np.float32], limit: int, slack: float) -> RowNumbers:
-    if limit >= len(keys):
-        return np.arange(len(keys))
-    # Written so that NaN keys, of which nothing is known, stay in.
-    return np.flatnonzero(~(keys > _cut(keys, limit, slack)))
-
-
-def _cut(keys: npt.NDArray[np.float32], limit: int, slack: float) -> np.float32:
+def cut(keys: FloatVector, limit: int, slack: float) -> np.float32:
+    """Return a key above which none can be among the `limit` smallest when each may err by half the slack."""
+    if limit > len(keys):
+        return np.float32(np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.float32(float(np.partition(keys, limit - 1)[limit - 1]) + slack)
         above: np.float32 = np.nextafter(rounded, np.float32(np.inf))
         return above
+
+
+def closest_beyond(keys: FloatVector, limit: int, slack: float, near_end: float) -> RowNumbers:
+    """As `closest`, of the rows that are not nearer than a key; among them all for which that is not certain."""
+    # float64 bounds, so that numpy does not round them to the keys' float32.
+    certain = keys > np.float64(near_end + slack)
+    doubtful = np.flatnonzero(~certain & ~(keys < np.float64(near_end - slack)))
+    found = closest(np.where(certain, keys, np.float32(np.inf)), limit, slack)
+    return np.concatenate([doubtful, found[certain[found]]])
+
+
+def _closest(keys: FloatVector, limit: int, slack: float) -> RowNumbers:
+    if limit >= len(keys):
+        return np.arange(len(keys))
+    # Written so that NaN keys, of which nothing is known, stay in.
+    return np.flatnonzero(~(keys > cut(keys, limit, slack)))
 
 
 def _bound(relative: float, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

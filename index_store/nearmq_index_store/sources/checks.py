@@ -1,6 +1,7 @@
 """The checks that all files share: columns by name and type, and each row's values."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,20 @@ def map_columns(path: Path, found: list[str], schema: Schema) -> dict[str, str]:
     nullable = {field.name for field in schema.scalar_fields if field.nullable}
     wanted = [ID_COLUMN, *schema.field_names()]
     others = [name for name in found if name != ID_COLUMN]
-    if len(wanted) == len(found) == 2 and len(others) == 1:  # noqa: PLR2004  the id and one other
+    if is_only_field(found, schema):
         return dict(zip(wanted, [ID_COLUMN, *others], strict=True))
     wrong = [f"column {name!r} is missing" for name in wanted if name not in found and name not in nullable]
     wrong += [f"column {name!r} is there more than once" for name in sorted(set(found)) if found.count(name) > 1]
-    wrong += [f"column {name!r} is unknown{_hint(name, wanted)}" for name in found if name not in wanted]
+    wrong += [f"column {name!r} is unknown{hint(name, wanted)}" for name in found if name not in wanted]
     if wrong:
         raise InvalidArgument(f"{path}: {'; '.join(wrong)}; expected {', '.join(map(repr, wanted))}", field="columns")
     return {name: name for name in wanted if name in found}
+
+
+def is_only_field(found: list[str], schema: Schema) -> bool:
+    """Whether the one column beside `id` is the schema's only field, whatever its name."""
+    others = [name for name in found if name != ID_COLUMN]
+    return len(schema.field_names()) == len(others) == len(found) - 1 == 1
 
 
 def check_id_type(path: Path, column: str, found: pa.DataType, primary_key: PrimaryKey) -> None:
@@ -53,18 +60,13 @@ def to_ids(path: Path, first_row: int, column: pa.Array, primary_key: PrimaryKey
     """Return primary keys as int64 or string."""
     if column.null_count:
         row = first_row + pc.index(pc.is_null(column), value=True).as_py()
-        raise InvalidArgument(
-            f"{path}: row {row}: field {ID_COLUMN!r}: expected {primary_key}, got null", field=ID_COLUMN
-        )
+        raise bad_value(path, row, ID_COLUMN, primary_key, "null")
     try:
         return column.cast(pa.int64() if primary_key == "int64" else pa.string())
     except pa.ArrowInvalid:
         values = column.to_numpy(zero_copy_only=False)
         place = int(np.argmax(values > np.iinfo(np.int64).max))
-        raise InvalidArgument(
-            f"{path}: row {first_row + place}: field {ID_COLUMN!r}: expected int64, got {values[place]}",
-            field=ID_COLUMN,
-        ) from None
+        raise bad_value(path, first_row + place, ID_COLUMN, "int64", str(values[place])) from None
 
 
 def check_value_type(path: Path, field: VectorField, found: np.dtype[np.generic] | pa.DataType) -> None:
@@ -85,11 +87,8 @@ def to_matrix(path: Path, first_row: int, values: npt.NDArray[np.generic], field
     if not finite.all():
         row = int(np.argmin(finite))
         place = int(np.argmin(np.isfinite(matrix[row])))
-        raise InvalidArgument(
-            f"{path}: row {first_row + row}: field {field.name!r}: expected finite float32, got {values[row, place]} "
-            f"at position {place}",
-            field=field.name,
-        )
+        got = f"{values[row, place]} at position {place}"
+        raise bad_value(path, first_row + row, field.name, "finite float32", got)
     return matrix
 
 
@@ -104,10 +103,12 @@ def to_column(path: Path, first_row: int, column: pa.Array, field: ScalarField) 
     try:
         return to_scalars(field, column)
     except BadValue as bad:
-        raise InvalidArgument(
-            f"{path}: row {first_row + bad.row}: field {field.name!r}: expected {bad.expected}, got {bad.got}",
-            field=field.name,
-        ) from None
+        raise bad_value(path, first_row + bad.row, field.name, bad.expected, bad.got) from None
+
+
+def bad_value(path: Path, row: int, field: str, expected: str, got: str) -> InvalidArgument:
+    """The error of one value; `got` is it as text."""
+    return InvalidArgument(f"{path}: row {row}: field {field!r}: expected {expected}, got {got}", field=field)
 
 
 def wrong_dim(path: Path, row: int | None, field: VectorField, got: int) -> DimensionMismatch:
@@ -116,14 +117,15 @@ def wrong_dim(path: Path, row: int | None, field: VectorField, got: int) -> Dime
     return DimensionMismatch(f"{where}field {field.name!r}: expected dim {field.dim}, got {got}", field=field.name)
 
 
+def hint(name: str, wanted: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest of those that are known, if one is near."""
+    nearest = difflib.get_close_matches(name, list(wanted), n=1)
+    return f", did you mean {nearest[0]!r}" if nearest else ""
+
+
 def _to_dtype(found: pa.DataType) -> np.dtype[np.generic] | None:
     try:
         dtype: np.dtype[np.generic] = np.dtype(found.to_pandas_dtype())
     except (NotImplementedError, TypeError):
         return None
     return dtype
-
-
-def _hint(name: str, wanted: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, wanted, n=1)
-    return f", did you mean {nearest[0]!r}" if nearest else ""

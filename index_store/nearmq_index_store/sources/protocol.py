@@ -43,6 +43,11 @@ class Source(Protocol):
         """The file, for messages."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """Differs, without the file's being read for it, when its content does; for people to read too."""
+        ...
+
     def ids(self) -> Iterator[pa.Array]:
         """Read the primary keys alone.
 

@@ -1,0 +1,145 @@
+"""The exact scan of the cells that queries visit: it misses none of the nearest rows in them (`scan.py`).
+
+Where several queries visit a cell, one matrix product ranks its rows for all of them; so that most of these keys are
+looked at while they are in the processor's cache, and never again, each query's nearest cells come first and tell how
+near a row must be. Where hardly any two queries visit the same cell, each is ranked by itself.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers
+from nearmq_index_store.indexes.allowed import Mask
+from nearmq_index_store.indexes.scan import FEW_QUERIES, KEYS_AT_ONCE, Measured, Prepared, Scan, closest, cut, joined
+from nearmq_index_store.schema import Metric
+
+#: int64, shape (queries, width): the cells of each query, nearest first, -1 where there is none.
+VisitedCells = npt.NDArray[np.int64]
+
+
+class Among(NamedTuple):
+    """Some rows of the cells.
+
+    Attributes:
+        refused: the others, by position.
+        counts: int64, shape (nlist,): how many there are in each cell.
+    """
+
+    refused: Mask
+    counts: npt.NDArray[np.int64]
+
+
+class _Ranked(NamedTuple):
+    """Positions of rows and their keys, each for a query of a batch, by query."""
+
+    queries: npt.NDArray[np.int64]
+    positions: RowNumbers
+    keys: FloatVector
+
+    def bounds(self, queries: int) -> list[tuple[int, int]]:
+        """Return where the rows of each query are."""
+        return list(pairwise(np.searchsorted(self.queries, np.arange(queries + 1)).tolist()))
+
+
+class CellScan:
+    """Rows in the order of their cells, each cell a slice of positions."""
+
+    def __init__(
+        self, offsets: npt.NDArray[np.int64], vectors: FloatMatrix, metric: Metric, measured: Measured
+    ) -> None:
+        """Take offsets as Cells has them, and the rows by position, with what was measured of them."""
+        self._offsets = offsets
+        self._sizes = np.diff(offsets)
+        self._scan = Scan(vectors, metric, measured)
+
+    def nearest(
+        self, queries: FloatMatrix, cells: VisitedCells, limit: int, among: Among | None = None
+    ) -> list[RowNumbers]:
+        """Return for each query the positions that certainly hold the nearest `limit` rows of its cells, ties included.
+
+        Args:
+            among: the only rows to return; None is all.
+        """
+        prepared = self._scan.prepare(queries)
+        rank = self._together if cells.size > FEW_QUERIES * len(np.unique(cells)) else self._alone
+        most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max(initial=1)
+        step = max(1, KEYS_AT_ONCE // int(most))
+        found: list[RowNumbers] = []
+        for start in range(0, len(queries), step):
+            chunk = slice(start, start + step)
+            found += rank(Prepared(prepared.queries[chunk], prepared.slack[chunk]), cells[chunk], limit, among)
+        return found
+
+    def _alone(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
+        """Rank all rows of its cells for one query after the other."""
+        found = []
+        for query, slack, visited in zip(prepared.queries, prepared.slack.tolist(), cells, strict=True):
+            visits = visited[visited >= 0]
+            runs = list(map(slice, self._offsets[visits].tolist(), self._offsets[visits + 1].tolist()))
+            keys = self._scan.keys_of_runs(query, runs)
+            if among is not None:
+                np.copyto(keys, np.inf, where=joined(among.refused, runs))
+            positions = _positions(closest(keys, limit, slack), runs)
+            # Refused rows are left where there are few others, or nothing is known of the keys.
+            found.append(positions if among is None else positions[~among.refused[positions]])
+        return found
+
+    def _together(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
+        """Rank the rows of each cell for all queries that visit it."""
+        slacks = prepared.slack.tolist()
+        counts = np.where(cells < 0, 0, (self._sizes if among is None else among.counts)[cells])
+        is_near = np.cumsum(counts, axis=1) - counts < limit
+        near = self._ranked(prepared.queries, np.where(is_near, cells, -1), among)
+        cuts = [
+            cut(near.keys[start:stop], limit, slack)
+            for (start, stop), slack in zip(near.bounds(len(slacks)), slacks, strict=True)
+        ]
+        far = self._ranked(prepared.queries, np.where(is_near, -1, cells), among, np.array(cuts, dtype=np.float32))
+        both = _by_query([near, far])
+        return [
+            both.positions[start:stop][closest(both.keys[start:stop], limit, slack)]
+            for (start, stop), slack in zip(both.bounds(len(slacks)), slacks, strict=True)
+        ]
+
+    def _ranked(
+        self, queries: FloatMatrix, cells: VisitedCells, among: Among | None, cuts: FloatVector | None = None
+    ) -> _Ranked:
+        """Return the rows of the cells that each query visits, without those whose keys are above its cut."""
+        visitors, places = np.nonzero(cells >= 0)
+        visited = cells[visitors, places]
+        by_cell = np.argsort(visited, kind="stable")
+        visitors, visited = visitors[by_cell], visited[by_cell]
+        found = []
+        for first, end in pairwise([0, *(np.flatnonzero(np.diff(visited)) + 1).tolist(), len(visited)]):
+            if first == end:
+                break
+            cell, members = visited[first], visitors[first:end]
+            start, stop = int(self._offsets[cell]), int(self._offsets[cell + 1])
+            keys = self._scan.keys(queries[members], start, stop)
+            # Written so that NaN keys, of which nothing is known, stay in.
+            kept = np.ones(keys.shape, dtype=np.bool_) if cuts is None else ~(keys > cuts[members, np.newaxis])
+            if among is not None:
+                kept &= ~among.refused[start:stop]
+            line, row = np.nonzero(kept)
+            found.append(_Ranked(members[line], row + start, keys[line, row]))
+        return _by_query(found)
+
+
+def _by_query(parts: Sequence[_Ranked]) -> _Ranked:
+    if not parts:
+        return _Ranked(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    queries, positions, keys = (np.concatenate(values) for values in zip(*parts, strict=True))
+    order = np.argsort(queries, kind="stable")
+    return _Ranked(queries[order], positions[order], keys[order])
+
+
+def _positions(found: RowNumbers, runs: Sequence[slice]) -> RowNumbers:
+    """Return the positions of what was found in a line of several runs."""
+    ends = np.cumsum([run.stop - run.start for run in runs])
+    shifts = np.array([run.stop for run in runs]) - ends
+    positions: RowNumbers = found + shifts[np.searchsorted(ends, found, side="right")]
+    return positions

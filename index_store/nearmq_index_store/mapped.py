@@ -1,0 +1,15 @@
+"""Files seen as memory: their pages are read when they are used, and shared by all processes that map them."""
+
+import mmap
+import os
+from pathlib import Path
+
+
+def map_file(file: Path | int) -> memoryview:
+    """Map a file, or an open descriptor, which may be closed then; a lock that it holds lasts as long as the map."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return map_file(opened.fileno())
+    if os.fstat(file).st_size == 0:  # which cannot be mapped
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))

@@ -1,0 +1,130 @@
+"""The way through one segment: by its index, or by an exact scan of the rows that the search may return.
+
+Chosen by a rule that knows only rows, allowed rows and params, never the time, the batch or what is in memory; so a
+query gets the same answer alone, in any batch, and again tomorrow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nearmq_index_store.deletes import DeletedRows
+from nearmq_index_store.distances import FloatMatrix, RowNumbers
+from nearmq_index_store.filters import Filter
+from nearmq_index_store.indexes.exact import is_copied
+from nearmq_index_store.indexes.protocol import NarrowedIndex, SearchParams
+from nearmq_index_store.narrowed import Narrowed
+from nearmq_index_store.segment import Segment
+
+Way = Literal["index", "exact"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """How a segment was searched.
+
+    Attributes:
+        rows: of the segment, deleted ones included.
+        deleted: how many of them are deleted.
+        allowed: how many the search may return: not deleted, and let through by the filter.
+        index: the kind of the segment's index, which is FLAT where the declared one was not built.
+        way: through the index, or by an exact scan.
+        params: with which the index was searched, widened to the share of allowed rows; empty for an exact scan.
+        cached: whether the mask of the allowed rows was there already; False without filter and deletes.
+        exact_queries: how many queries were answered exactly, all or those for which the index found too few rows.
+    """
+
+    rows: int
+    deleted: int
+    allowed: int
+    index: str
+    way: Way
+    params: Mapping[str, int]
+    cached: bool
+    exact_queries: int
+
+    @property
+    def selectivity(self) -> float:
+        """The allowed share of all rows, 0..1."""
+        return self.allowed / self.rows
+
+
+def find_candidates(
+    segment: Segment,
+    queries: FloatMatrix,
+    limit: int,
+    params: SearchParams,
+    *,
+    deleted: DeletedRows,
+    condition: Filter | None,
+    near_end: float | None,
+) -> tuple[list[RowNumbers], Explanation]:
+    """Choose a way, and the rows among which each query's hits are.
+
+    Args:
+        near_end: a distance that hits must not be nearer than.
+    """
+    # With a near end the index, which looks for the nearest rows, is of no use.
+    chosen = segment.chosen(params) if near_end is None else None
+    if condition is None and not len(deleted):
+        rows = len(segment.rows)
+        if chosen is not None:
+            is_flat = segment.kind == "FLAT"
+            found = segment.index.candidates(queries, limit, chosen)
+            return found, _explain(
+                segment, 0, rows, params=None if is_flat else chosen, exact=len(queries) if is_flat else 0
+            )
+        found = segment.whole.scan().nearest(queries, limit, near_end=near_end)
+        return found, _explain(segment, 0, rows, exact=len(queries))
+    cached = segment.keeps(deleted, condition)
+    narrowed = segment.narrowed(deleted, condition)
+    found, used, exact = _among(narrowed, queries, limit, chosen, near_end)
+    segment.trim()
+    return found, _explain(segment, len(deleted), narrowed.allowed.count, params=used, exact=exact, cached=cached)
+
+
+def _among(
+    narrowed: Narrowed, queries: FloatMatrix, limit: int, params: SearchParams | None, near_end: float | None
+) -> tuple[list[RowNumbers], SearchParams | None, int]:
+    """Search among some rows, exactly without params; return also those that the index had, and how many exactly."""
+    if not narrowed.allowed.count:
+        return [np.empty(0, dtype=np.int64)] * len(queries), None, len(queries)
+    index = None if params is None else narrowed.index
+    if params is None or index is None or _is_exact(narrowed, index, params):
+        return narrowed.exact().nearest(queries, limit, near_end), None, len(queries)
+    found = index.candidates(queries, limit, params)
+    short = [query for query, rows in enumerate(found) if rows is None]
+    if short:
+        for query, rows in zip(short, narrowed.exact().nearest(queries[short], limit), strict=True):
+            found[query] = rows
+    return [rows for rows in found if rows is not None], index.widened(params), len(short)
+
+
+def _is_exact(narrowed: Narrowed, index: NarrowedIndex, params: SearchParams) -> bool:
+    allowed = narrowed.allowed
+    scanned = allowed.count if is_copied(allowed) else allowed.rows
+    return scanned <= index.cost(params)
+
+
+def _explain(
+    segment: Segment,
+    deleted: int,
+    allowed: int,
+    *,
+    params: SearchParams | None = None,
+    exact: int = 0,
+    cached: bool = False,
+) -> Explanation:
+    used = {} if params is None else {"ef": params.ef, "nprobe": params.nprobe, "candidates": params.candidates}
+    return Explanation(
+        rows=len(segment.rows),
+        deleted=deleted,
+        allowed=allowed,
+        index=segment.kind,
+        way="exact" if params is None else "index",
+        params={name: value for name, value in used.items() if value},
+        cached=cached,
+        exact_queries=exact,
+    )

@@ -13,6 +13,7 @@ from nearmq.collection import Collection
 from nearmq.errors import NearmqError
 from nearmq.jobs import ScalarFieldSpec, VectorFieldSpec
 from nearmq.results import Hit, QueryHits, SearchResults
+from nearmq.row_results import Rows, WriteResult
 from nearmq.schema import Schema
 
 __version__ = version("nearmq")
@@ -23,10 +24,12 @@ __all__ = [
     "Hit",
     "NearmqError",
     "QueryHits",
+    "Rows",
     "ScalarFieldSpec",
     "Schema",
     "SearchResults",
     "VectorFieldSpec",
+    "WriteResult",
     "__version__",
     "connect",
     "errors",

@@ -41,6 +41,7 @@ _HINTS = {
     "BROKER_UNAVAILABLE": _DOCTOR,
     "STORE_UNAVAILABLE": _DOCTOR,
     "PERMISSION_DENIED": _DOCTOR,
+    "QUEUE_FULL": "workers are behind: run more of them, or try again later (docs/overload.md)",
     "TIMEOUT": "is a worker running (`nearmq worker run`)? --timeout waits longer",
     "INTERNAL": "NEARMQ_LOG_LEVEL=debug shows the traceback",
 }

@@ -1,20 +1,19 @@
 """The client: connects to a broker, or embeds a worker, and publishes jobs."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from importlib.metadata import entry_points
 from types import TracebackType
 from typing import Any, Self
 
-from nearmq.codec import encode_job
 from nearmq.collection import Collection, SearchOptions, Vectors
 from nearmq.errors import InvalidArgument
 from nearmq.gathering import Gathered
-from nearmq.job_ids import new_job_id
+from nearmq.job_message import job_message
 from nearmq.jobs import (
-    TYPE_OF,
+    CancelJob,
     CreateJob,
     DropJob,
     Job,
@@ -25,14 +24,17 @@ from nearmq.jobs import (
     Reply,
     VectorFieldSpec,
 )
-from nearmq.requests import Requests
+from nearmq.requests import Requests, final
 from nearmq.results import SearchResults
 from nearmq.schema import Schema
-from nearmq.topology import DEFAULT_PREFIX, routing_key
-from nearmq.transport import Message, Transport
+from nearmq.topology import DEFAULT_PREFIX
+from nearmq.transport import Transport
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_MAX_PENDING = 10_000
+
+#: What a worker says of a job that is cancelled; of two states, the first decides what becomes of it.
+_STATES = ("writing", "running", "waiting", "absent")
 
 
 def connect(
@@ -45,8 +47,8 @@ def connect(
     """Connect to a broker, or start an embedded worker.
 
     Args:
-        url: `amqp://user:password@host:port/vhost`, `amqps://…`, or `local:DIRECTORY` for the embedded mode (needs
-            nearmq-worker); None reads NEARMQ_URL.
+        url: `amqp://user:password@host:port/vhost`, with commas between several hosts of a cluster, `amqps://…`, or
+            `local:DIRECTORY` for the embedded mode (needs nearmq-worker); None reads NEARMQ_URL.
         timeout_s: how long a call waits for its answer when it does not say.
         max_pending: how many jobs may await a reply; a further one waits for room.
         prefix: the first word of the exchanges' and queues' names.
@@ -161,6 +163,35 @@ class Client:
         workers: dict[str, Any] = self.broadcast(PingJob(), timeout_s=timeout_s)["workers"]
         return workers
 
+    def jobs(self, *, timeout_s: float | None = None) -> list[dict[str, Any]]:
+        """Return the jobs that live workers hold, running or waiting; those that wait in a queue are not among them.
+
+        Returns:
+            One dict a job, worker by worker and the oldest first: worker, job_id, type, collection (None where there is
+            none), state (`running` or `waiting`), age_s since the worker took it, queries, attempt.
+        """
+        workers = self.broadcast(PingJob(jobs=True), timeout_s=timeout_s)["workers"]
+        return [{"worker": worker, **job} for worker, told in workers.items() for job in told["jobs"]]
+
+    def cancel(self, *job_ids: str, timeout_s: float | None = None) -> dict[str, str]:
+        """Cancel jobs, whoever published them: their futures fail with `Cancelled`, unless they are done before.
+
+        Live workers remember the ids for ten minutes: a job that still waits in a queue is answered so when one of them
+        takes it.
+
+        Returns:
+            The state in which each job was: `waiting` or `running` with a worker, which ends it now; `writing`, a write
+            that has begun, or a create, drop or rename, which goes on; `absent` from all live workers.
+
+        Raises:
+            BrokerUnavailable: no worker is live.
+        """
+        workers = self.broadcast(CancelJob(job_ids=list(job_ids)), timeout_s=timeout_s)["workers"]
+        # A job that was published or delivered twice may be with several workers.
+        return {
+            job_id: min((told["states"][job_id] for told in workers.values()), key=_STATES.index) for job_id in job_ids
+        }
+
     def search(
         self,
         collection_name: str,
@@ -180,23 +211,33 @@ class Client:
         }
         return self.collection(collection_name).search(query_records, **options)
 
-    def submit(self, job: Job, *, timeout_s: float | None = None, job_id: str | None = None) -> Future[Reply]:
+    def submit(
+        self,
+        job: Job,
+        *,
+        timeout_s: float | None = None,
+        job_id: str | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Future[Reply]:
         """Publish any job of the wire contract and return the future of its reply, or of the exception of its code.
 
         Args:
             job: one of `nearmq.jobs`.
             timeout_s: the job's deadline and the future's; None for the client's default.
-            job_id: a UUIDv7 of the caller's; the same id is the same job, whose effect takes place once.
+            job_id: the caller's, at most 128 characters, best a UUIDv7; the same id is the same job, whose effect takes
+                place once.
+            on_progress: called with the progress, 0 to 1, of a job that reports some; in a thread of the client's.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        message = self._message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
-        return self._requests.submit(message, timeout_s=timeout_s)
+        message = job_message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        gather = None if on_progress is None else partial(final, on_progress=on_progress)
+        return self._requests.submit(message, timeout_s=timeout_s, gather=gather)
 
     def publish(
         self, job: Job, *, reply_to: str | None, timeout_s: float | None = None, job_id: str | None = None
     ) -> str:
         """Publish any job whose reply goes to a queue of the caller's, and return its id once it is confirmed."""
-        message = self._message(job, job_id=job_id, reply_to=reply_to)
+        message = job_message(job, job_id=job_id, reply_to=reply_to)
         self._requests.publish(message, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
         return message.message_id
 
@@ -210,28 +251,9 @@ class Client:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         gathered = Gathered(on_progress)
-        message = self._message(job, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        message = job_message(job, reply_to=self._transport.reply_to, timeout_s=timeout_s)
         future = self._requests.submit(message, timeout_s=timeout_s, gather=gathered.add)
         return gathered.wait(future)
-
-    def _message(
-        self, job: Job, *, reply_to: str | None, job_id: str | None = None, timeout_s: float | None = None
-    ) -> Message:
-        job_type = TYPE_OF[type(job)]
-        headers: dict[str, str | int] = {}
-        if timeout_s is not None:
-            headers["nearmq-deadline"] = time.time_ns() // 1_000_000 + int(timeout_s * 1_000)
-        job_id = job_id or new_job_id()
-        return Message(
-            routing_key=routing_key(job_type, getattr(job, "collection", None)),
-            type=job_type,
-            message_id=job_id,
-            correlation_id=job_id,
-            reply_to=reply_to,
-            body=encode_job(job),
-            headers=headers,
-            timestamp_s=int(time.time()),
-        )
 
 
 def _open_transport(url: str | None, prefix: str) -> Transport:

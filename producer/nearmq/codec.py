@@ -1,7 +1,7 @@
 """Jobs and replies to bytes and back, format 1. Jobs come from strangers and are read strictly, replies leniently.
 
 docs/wire.md is this contract in words. Order of a job's checks: body bytes, UTF-8, depth and duplicate keys
-(`strict_json.py`), unknown keys and types (`strict_struct.py`, `vectors.py`), ranges (`bounds.py`), routing key.
+(`strict_json.py`), unknown keys and types (`strict_struct.py`, `vectors.py`), ranges (`job_checks.py`), routing key.
 """
 
 import re
@@ -11,14 +11,19 @@ import msgspec
 import numpy as np
 import orjson
 
-from nearmq.bounds import DEFAULT_BOUNDS, Bounds, check_job
+from nearmq.bounds import DEFAULT_BOUNDS, Bounds
 from nearmq.errors import Internal, InvalidArgument, LimitExceeded
 from nearmq.hits import read_hits, write_hits
-from nearmq.jobs import FORMAT, JOB_TYPES, Encoding, IdFormat, Job, Reply, SearchJob
+from nearmq.job_checks import check_job
+from nearmq.jobs import FORMAT, JOB_TYPES, Encoding, FloatMatrix, IdFormat, Job, Reply, RowWriteJob, SearchJob
+from nearmq.row_checks import check_finite
 from nearmq.strict_json import parse_object
 from nearmq.strict_struct import nearest, to_struct
 from nearmq.topology import TYPES_WITHOUT_COLLECTION
-from nearmq.vectors import pack, read_vectors
+from nearmq.vectors import pack, read_row_vectors, read_vectors
+
+#: The levels that a value of a row write stands in: the body, its `fields`, and the column.
+_VALUE_DEPTH = 3
 
 _SLOT = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
@@ -34,14 +39,18 @@ def encode_job(job: Job, *, packed: bool = True, bounds: Bounds = DEFAULT_BOUNDS
     Raises:
         InvalidArgument, LimitExceeded: as `decode_job`.
     """
-    vectors = job.vectors if isinstance(job, SearchJob) else None
+    vectors: Any = job.vectors if isinstance(job, SearchJob | RowWriteJob) else None
     plain = msgspec.structs.replace(job, vectors=None) if vectors is not None else job
-    tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python)}
+    # Bytes stay bytes, which orjson refuses; base64 in a text field would be nobody's wish.
+    tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python, builtin_types=(bytes, bytearray))}
     if vectors is not None:
         tree["vectors"] = vectors
+    if isinstance(job, RowWriteJob) and "fields" in tree:
+        check_finite(tree["fields"])
     checked = _read_job(tree, type(job), bounds)
-    if isinstance(checked, SearchJob) and checked.vectors is not None:
-        tree["vectors"] = pack(checked.vectors, "<f4") if packed else checked.vectors
+    if vectors is not None:
+        read: FloatMatrix | dict[str, FloatMatrix] = checked.vectors  # type: ignore[attr-defined]  # as the job has
+        tree["vectors"] = _packed(read) if packed else read
     try:
         body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError as error:
@@ -68,7 +77,7 @@ def decode_job(
     struct = _struct_of(job_type)
     _check_content(content_type, content_encoding)
     _check_body_bytes(body, bounds)
-    job = _read_job(parse_object(body, max_depth=bounds.depth, max_items=bounds.items), struct, bounds)
+    job = _read_job(_parse(body, struct, bounds), struct, bounds)
     _check_routing_key(job_type, routing_key, job)
     return job
 
@@ -77,12 +86,14 @@ def encode_reply(reply: Reply, *, encoding: Encoding = "json", id_format: IdForm
     """Return a reply's body; the ids of all its hits are of one type.
 
     Args:
-        reply: hits as `jobs.Hits` describes them.
+        reply: hits as `jobs.Hits` describes them; arrays in its result are written as lists.
         encoding: `base64` packs distances, and ids that are integers (`hits.py`).
         id_format: `string` writes integers as strings, for readers whose numbers are float64.
     """
-    plain = msgspec.structs.replace(reply, hits=None)
+    plain = msgspec.structs.replace(reply, hits=None, result=None)
     tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python)}
+    if reply.result is not None:
+        tree["result"] = reply.result
     if reply.hits is not None:
         tree["hits"] = write_hits(reply.hits, encoding, id_format)
     return orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -107,8 +118,23 @@ def decode_reply(body: bytes) -> Reply:
         raise Internal(f"the reply cannot be read: {error}") from error
 
 
+def _parse(body: bytes, struct: type[Job], bounds: Bounds) -> dict[str, Any]:
+    if issubclass(struct, RowWriteJob):
+        depth = _VALUE_DEPTH + bounds.json_depth
+        return parse_object(body, max_depth=depth, max_lists=bounds.row_lists, max_strings=bounds.row_strings)
+    return parse_object(body, max_depth=bounds.depth, max_lists=bounds.items, max_strings=bounds.items)
+
+
+def _packed(vectors: FloatMatrix | dict[str, FloatMatrix]) -> dict[str, Any]:
+    if isinstance(vectors, dict):
+        return {name: pack(matrix, "<f4") for name, matrix in vectors.items()}
+    return pack(vectors, "<f4")
+
+
 def _read_job(tree: dict[str, Any], struct: type[Job], bounds: Bounds) -> Job:
     job = to_struct(tree, struct, read_array=lambda value: read_vectors(value, bounds))
+    if isinstance(job, RowWriteJob):
+        job = msgspec.structs.replace(job, vectors=read_row_vectors(job.vectors, bounds))
     check_job(job, bounds)
     return job
 
@@ -136,7 +162,8 @@ def _check_content(content_type: str | None, content_encoding: str | None) -> No
 def _check_body_bytes(body: bytes, bounds: Bounds) -> None:
     if len(body) > bounds.body_bytes:
         raise LimitExceeded(
-            f"body has {len(body)} bytes, allowed are at most {bounds.body_bytes}: split the queries, or pack them",
+            f"body has {len(body)} bytes, allowed are at most {bounds.body_bytes}: split the queries or rows, "
+            "or pack them",
             field="body",
         )
 

@@ -1,18 +1,19 @@
 """What `nearmq doctor` looks at, step by step from the name in the URL to the topology, each finding with its fix.
 
 Other distributions add checks through the entry-point group `nearmq.checks`: functions that take the settings by name
-(`store`, `cache`) and yield (check, status, message) as in `Finding`.
+(`store`, `cache`, `signing_key_file`) and yield (check, status, message) as in `Finding`.
 """
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from nearmq.amqp import Address, check_topology, parse_url
+from nearmq.amqp import Address, check_topology, parse_urls
 from nearmq.amqp.faults import connect_fault, is_in_container
 from nearmq.errors import BrokerUnavailable, NearmqError
 from nearmq.topology import declarations
@@ -41,7 +42,7 @@ def findings(settings: Mapping[str, str], *, prefix: str) -> Iterator[Finding]:
     """Check everything that the settings name.
 
     Args:
-        settings: `url` of the broker, and `store` and `cache` where they are set.
+        settings: `url` of the broker, and `store`, `cache` and `signing_key_file` where they are set.
         prefix: first word of the exchanges' and queues' names.
     """
     url = settings["url"]
@@ -62,11 +63,34 @@ def findings(settings: Mapping[str, str], *, prefix: str) -> Iterator[Finding]:
 
 def _broker(url: str, prefix: str) -> Iterator[Finding]:
     try:
-        address = parse_url(url)
+        addresses = parse_urls(url)
         wanted = declarations(prefix)
     except NearmqError as error:
         yield Finding(check="broker url", status="problem", message=error.message)
         return
+    is_reached = False
+    for address in addresses:
+        is_reached = (yield from _host(address)) or is_reached
+    if not is_reached:
+        return
+    try:
+        differences = check_topology(url, wanted)
+    except NearmqError as error:
+        status: Status = "unreachable" if isinstance(error, BrokerUnavailable) else "problem"
+        yield Finding(check="broker login", status=status, message=error.message)
+        return
+    yield Finding(check="broker login", status="ok", message=_login(addresses[0]))
+    yield from _topology(differences)
+    yield Finding(
+        check="consumer timeout",
+        status="note",
+        message="not visible over AMQP: 30 min unless rabbitmq.conf or a policy says otherwise; it must stay well "
+        "above the workers' --deadline",
+    )
+
+
+def _host(address: Address) -> Generator[Finding, None, bool]:
+    """Go from a host's name to its TLS; return whether all that worked."""
     step = "broker name"
     try:
         socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -78,23 +102,18 @@ def _broker(url: str, prefix: str) -> Iterator[Finding]:
                 step = "broker TLS"
                 name = address.tls_server_name or address.host
                 with closing(address.tls.wrap_socket(plain, server_hostname=name)) as encrypted:
-                    yield Finding(check=step, status="ok", message=f"{encrypted.version()}, as {name}")
-        step = "broker login"
-        differences = check_topology(url, wanted)
+                    yield _encryption(step, encrypted, name)
     except OSError as error:
         yield Finding(check=step, status="unreachable", message=connect_fault(error, address).message)
-    except NearmqError as error:
-        status: Status = "unreachable" if isinstance(error, BrokerUnavailable) else "problem"
-        yield Finding(check=step, status=status, message=error.message)
-    else:
-        yield Finding(check=step, status="ok", message=_login(address))
-        yield from _topology(differences)
-        yield Finding(
-            check="consumer timeout",
-            status="note",
-            message="not visible over AMQP: 30 min unless rabbitmq.conf or a policy says otherwise; it must stay well "
-            "above the workers' --deadline",
-        )
+        return False
+    return True
+
+
+def _encryption(step: str, encrypted: ssl.SSLSocket, name: str) -> Finding:
+    if encrypted.context.verify_mode == ssl.CERT_NONE:
+        message = f"{encrypted.version()}, but anybody may pose as {name}: take verify=verify_none out of the url"
+        return Finding(check=step, status="problem", message=message)
+    return Finding(check=step, status="ok", message=f"{encrypted.version()}, as {name}")
 
 
 def _login(address: Address) -> str:

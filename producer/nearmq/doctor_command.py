@@ -14,6 +14,7 @@ from rich.text import Text
 from nearmq import settings
 from nearmq.cli import ExitCode
 from nearmq.doctor import Finding, findings
+from nearmq.tls_files import completed
 from nearmq.topology import DEFAULT_PREFIX
 
 _COLOURS = {"ok": "green", "note": "cyan", "problem": "yellow", "unreachable": "red"}
@@ -22,17 +23,25 @@ _COLOURS = {"ok": "green", "note": "cyan", "problem": "yellow", "unreachable": "
 def doctor(
     *,
     url: Annotated[
-        str, typer.Option(envvar="NEARMQ_URL", help="amqp://user:password@host:5672/vhost")
+        str, typer.Option(envvar="NEARMQ_URL", callback=completed, help="amqp[s]://user:password@host:port/vhost")
     ] = "amqp://guest:guest@localhost:5672/%2F",
     store: Annotated[
-        str | None, typer.Option(envvar="NEARMQ_STORE", help="file:…, s3://… or redis://…; not tried when not set.")
+        str | None,
+        typer.Option(
+            envvar="NEARMQ_STORE", callback=completed, help="file:…, s3://… or redis://…; not tried when not set."
+        ),
     ] = None,
-    cache: Annotated[str | None, typer.Option(envvar="NEARMQ_CACHE", help="redis://… before the store.")] = None,
+    cache: Annotated[
+        str | None, typer.Option(envvar="NEARMQ_CACHE", callback=completed, help="redis://… before the store.")
+    ] = None,
+    signing_key_file: Annotated[
+        str | None, typer.Option(envvar="NEARMQ_SIGNING_KEY_FILE", help="The keys of a signed store.")
+    ] = None,
     prefix: Annotated[str, typer.Option(envvar="NEARMQ_PREFIX", help="First word of every name.")] = DEFAULT_PREFIX,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look for what is wrong with broker, store and settings, step by step, and say what to do about it."""
-    given = {"url": url, "store": store, "cache": cache}
+    given = {"url": url, "store": store, "cache": cache, "signing_key_file": signing_key_file}
     found = [
         *_settings(),
         *findings({name: value for name, value in given.items() if value is not None}, prefix=prefix),

@@ -36,10 +36,13 @@ class NearmqError(Exception):
         message: lower case, names the value and what is allowed; made for people.
         field: the job's field at fault, such as `limit` or `params.ef`; None when no single field is.
         retryable: whether the same job may succeed later, unchanged.
+        job_id: the id of the job that failed, by which a write whose outcome is unknown is sent again; None of an error
+            that was raised before there was a job.
     """
 
     code: str = "INTERNAL"
     retryable: bool = False
+    job_id: str | None = None
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)

@@ -54,10 +54,106 @@ class SearchJob(Job, frozen=True, kw_only=True):
     radius: float | None = None
     range_filter: float | None = None
     round_decimal: int = -1
+    group_by_field: str | None = None
+    group_size: int = 1
     min_version: int | None = None
     encoding: Encoding = "json"
     id_format: IdFormat = "int"
     explain: bool = False
+
+
+class RowWriteJob(Job, frozen=True, kw_only=True):
+    """What the jobs that write rows have in common.
+
+    `ids`, each column of `fields` and the rows of `vectors` are of one length: row i is made of the i-th of each. No id
+    stands there twice.
+
+    `vectors` is float32 of shape (rows, dim), C-contiguous and finite, for a collection of one vector field; or a dict
+    from the name of each vector field to such a matrix. On the wire each matrix is as in a search.
+
+    `fields` holds parsed JSON as it came: nothing in it has been compared with the schema.
+    """
+
+    collection: str
+    ids: list[int | str]
+    vectors: Any
+    fields: dict[str, list[Any]] = {}
+    partition_name: str | None = None
+
+
+class UpsertJob(RowWriteJob, frozen=True, kw_only=True):
+    """Write rows: those whose id is there are replaced whole, the others are added."""
+
+
+class InsertJob(RowWriteJob, frozen=True, kw_only=True):
+    """Add rows; none of their ids may be there."""
+
+
+class DeleteJob(Job, frozen=True, kw_only=True):
+    """Delete the rows of these ids, or those for which an expression is true."""
+
+    collection: str
+    ids: list[int | str] | None = None
+    expr: str | None = None
+    expr_params: dict[str, ExprValue] = {}
+    partition_name: str | None = None
+
+
+class GetJob(Job, frozen=True, kw_only=True):
+    """Return the rows of these ids, in their order."""
+
+    collection: str
+    ids: list[int | str]
+    output_fields: list[str] | None = None
+    partition_names: list[str] | None = None
+    min_version: int | None = None
+    encoding: Encoding = "json"
+    id_format: IdFormat = "int"
+
+
+class CountJob(Job, frozen=True, kw_only=True):
+    """Count the rows, or those for which an expression is true."""
+
+    collection: str
+    expr: str | None = None
+    expr_params: dict[str, ExprValue] = {}
+    partition_names: list[str] | None = None
+    min_version: int | None = None
+
+
+class QueryJob(Job, frozen=True, kw_only=True):
+    """Return the rows for which an expression is true, ascending by id.
+
+    Page by page and of one version throughout with `version`, which the first page's reply tells, and `after`, the last
+    id of the page before.
+    """
+
+    collection: str
+    limit: int
+    offset: int = 0
+    expr: str | None = None
+    expr_params: dict[str, ExprValue] = {}
+    partition_names: list[str] | None = None
+    output_fields: list[str] | None = None
+    min_version: int | None = None
+    version: int | None = None
+    after: int | str | None = None
+    encoding: Encoding = "json"
+    id_format: IdFormat = "int"
+
+
+class CompactJob(Job, frozen=True, kw_only=True):
+    """Merge small segments where that pays, drop the rows that were deleted, and build indexes."""
+
+    collection: str
+    partition_names: list[str] | None = None
+
+
+class BuildJob(Job, frozen=True, kw_only=True):
+    """Build every index that is not built yet, merging all small segments for it."""
+
+    collection: str
+    partition_names: list[str] | None = None
 
 
 class LoadJob(Job, frozen=True, kw_only=True):
@@ -75,8 +171,16 @@ class ReleaseJob(Job, frozen=True, kw_only=True):
     partition_names: list[str] | None = None
 
 
+class CancelJob(Job, frozen=True, kw_only=True):
+    """Cancel jobs, wherever they are: each is answered CANCELLED unless it is done or, a write, has begun."""
+
+    job_ids: list[str]
+
+
 class PingJob(Job, frozen=True, kw_only=True):
-    """Ask every live worker for its name, release and load."""
+    """Ask every live worker for its name and release, and with `jobs` for the jobs that it holds."""
+
+    jobs: bool = False
 
 
 class VectorFieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -98,7 +202,10 @@ class ScalarFieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class CreateJob(Job, frozen=True, kw_only=True):
-    """Create a collection, or, when `partition_name` is given and `vector_fields` is not, a partition of one."""
+    """Create a collection; with `partition_name` alone a partition of one; with `scalar_fields` alone, add them to one.
+
+    Fields that are added are nullable, and null in the rows that are there.
+    """
 
     collection: str
     vector_fields: list[VectorFieldSpec] = []
@@ -136,12 +243,21 @@ JOB_TYPES: dict[str, type[Job]] = {
     "search": SearchJob,
     "load": LoadJob,
     "release": ReleaseJob,
+    "cancel": CancelJob,
     "ping": PingJob,
     "create": CreateJob,
     "drop": DropJob,
     "rename": RenameJob,
     "list": ListJob,
     "describe": DescribeJob,
+    "upsert": UpsertJob,
+    "insert": InsertJob,
+    "delete": DeleteJob,
+    "get": GetJob,
+    "count": CountJob,
+    "query": QueryJob,
+    "compact": CompactJob,
+    "build": BuildJob,
 }
 
 TYPE_OF: dict[type[Job], str] = {struct: name for name, struct in JOB_TYPES.items()}
@@ -182,7 +298,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to one job.
 
     `status` is `ok`, `partial` (a result that does not cover everything, or, of a control job, progress) or `error`.
-    `hits` answers a search, one entry a query; `result` answers every other type (docs/wire.md lists its keys).
+    `hits` answers a search, one entry a query, and `explain` says how it was done, one object a segment; `result`
+    answers every other type (docs/wire.md lists the keys of both).
     """
 
     format: int = FORMAT
@@ -190,8 +307,15 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Literal["ok", "partial", "error"]
     version: int | None = None
     hits: list[Hits] | None = None
+    explain: list[dict[str, Any]] | None = None
     result: dict[str, Any] | None = None
     error: ErrorReply | None = None
     timing_ms: TimingMs | None = None
     worker: str | None = None
     attempt: int = 1
+
+
+# msgspec learns the types of a Struct when it is first read, and a second thread that reads it meanwhile ends the
+# process (0.22.0, SIGSEGV): so they are learnt here, before there are threads.
+for _struct in (*JOB_TYPES.values(), Reply):
+    msgspec.json.Decoder(_struct)

@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from nearmq.codec import decode_reply
 from nearmq.errors import BrokerUnavailable, NearmqError, QueueFull, ReplyTimeout, from_code
-from nearmq.jobs import Reply
+from nearmq.futures import confirmed, mapped
+from nearmq.job_message import job_message
+from nearmq.jobs import CancelJob, Reply
 from nearmq.parts import Parts
+from nearmq.topology import CONTROL_TYPES, QUEUE_TYPES
 from nearmq.transport import ConnectionLost, Message, Transport
 
 #: Sees each reply to a job; returns the result when it is the last one needed, else None.
@@ -31,7 +35,8 @@ class Requests:
     """A bounded map from job id to the future that its reply resolves.
 
     A job stays in the map until it is answered or its timeout passes; whenever the transport has connected again, every
-    job still in the map is published once more under its id, for its reply may be lost. Safe for many threads.
+    job still in the map is published once more under its id, for its reply may be lost, in the order of their
+    submission: writes take effect in it. Safe for many threads.
     """
 
     def __init__(self, transport: Transport, *, max_pending: int) -> None:
@@ -43,6 +48,9 @@ class Requests:
         self._room = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)
         self._closed = False
+        # Held while publishing, so that after a loss no new job overtakes those that are published again.
+        self._order = threading.RLock()
+        self._is_lost = False
         self._timer = threading.Thread(target=self._expire, name="nearmq-timeouts", daemon=True)
 
     def start(self) -> None:
@@ -54,12 +62,14 @@ class Requests:
         """Publish a job and return the future of its reply.
 
         The future fails with the exception of an error reply's code, with ReplyTimeout when `timeout_s` passes, or
-        BrokerUnavailable when it passes before the broker confirmed the job. Cancelling the future forgets the job.
+        BrokerUnavailable when it passes before the broker confirmed the job. Cancelling the future forgets the job, and
+        workers are told to when it is one that writes nothing. A job whose id awaits a reply already is not published
+        again: its future ends as that of the first.
 
         Raises:
             QueueFull: `max_pending` jobs await a reply, and none was answered within `timeout_s`.
         """
-        pending = _Pending(message=message, gather=gather or _first_final, timeout_s=timeout_s, future=Future())
+        pending = _Pending(message=message, gather=gather or final, timeout_s=timeout_s, future=Future())
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while len(self._pending) >= self._max_pending and not self._closed:
@@ -69,12 +79,17 @@ class Requests:
                     )
             if self._closed:
                 raise BrokerUnavailable("the client is closed")
+            same = self._pending.get(message.message_id)
+            if same is not None:
+                return mapped(same.future, lambda reply: reply)
             self._pending[message.message_id] = pending
             heapq.heappush(self._deadlines, (deadline, message.message_id))
             if self._deadlines[0][1] == message.message_id:
                 self._earlier.notify()
-        pending.future.add_done_callback(lambda _: self._take(pending))  # cancelled by the caller
-        self._publish(pending)
+        pending.future.add_done_callback(lambda _: self._on_done(pending))
+        with self._order:
+            if not self._is_lost:  # else _on_connected publishes it, in its turn
+                self._publish(pending)
         return pending.future
 
     def publish(self, message: Message, *, timeout_s: float) -> None:
@@ -86,13 +101,14 @@ class Requests:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            confirm = self._transport.publish(message)
+            confirm = confirmed(partial(self._transport.publish, message))
             try:
                 confirm.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 raise BrokerUnavailable(f"job {message.message_id} was not confirmed in {timeout_s} s") from None
-            except ConnectionLost:
-                if time.monotonic() + _RETRY_S > deadline or self._closed:
+            except NearmqError as error:
+                error.job_id = message.message_id
+                if not isinstance(error, ConnectionLost) or time.monotonic() + _RETRY_S > deadline or self._closed:
                     raise
                 time.sleep(_RETRY_S)
             else:
@@ -112,21 +128,32 @@ class Requests:
             self._timer.join()
 
     def _publish(self, pending: _Pending) -> None:
-        confirm = self._transport.publish(pending.message)
-        confirm.add_done_callback(lambda done: self._on_confirm(pending, done))
+        self._transport.publish(pending.message, partial(self._on_confirm, pending))
 
-    def _on_confirm(self, pending: _Pending, confirm: Future[None]) -> None:
-        error = confirm.exception()
+    def _on_done(self, pending: _Pending) -> None:
+        """Forget a job whose future the caller has cancelled; workers need not go on with it either.
+
+        What becomes of a write is not to depend on how far it had come: it goes on, and is cancelled by its id alone.
+        """
+        if self._take(pending) and pending.message.type not in _GOES_ON:
+            self._transport.publish(job_message(CancelJob(job_ids=[pending.message.message_id])), lambda _: None)
+
+    def _on_confirm(self, pending: _Pending, error: NearmqError | None) -> None:
         if error is None:
             pending.confirmed = True
-        elif not isinstance(error, ConnectionLost):  # after a lost connection, _on_connected publishes it again
+        elif isinstance(error, ConnectionLost):  # _on_connected publishes it again
+            with self._order:
+                self._is_lost = True
+        else:
             self._fail(pending, error)
 
     def _on_connected(self) -> None:
-        with self._lock:
-            waiting = list(self._pending.values())
-        for pending in waiting:
-            self._publish(pending)
+        with self._order:
+            with self._lock:
+                waiting = list(self._pending.values())
+            self._is_lost = False
+            for pending in waiting:
+                self._publish(pending)
 
     def _on_reply(self, message: Message) -> None:
         with self._lock:
@@ -143,6 +170,8 @@ class Requests:
             pending.future.set_result(result)
 
     def _fail(self, pending: _Pending, error: BaseException) -> None:
+        if isinstance(error, NearmqError):
+            error.job_id = pending.message.message_id
         if self._take(pending) and pending.future.set_running_or_notify_cancel():
             pending.future.set_exception(error)
 
@@ -172,6 +201,9 @@ class Requests:
 
 _RETRY_S = 0.25
 
+#: The types of jobs that cancelling their future does not cancel.
+_GOES_ON = {*QUEUE_TYPES["write"], *CONTROL_TYPES}
+
 
 def raise_error(reply: Reply) -> Reply:
     """Return the reply, or raise the exception of its error."""
@@ -182,8 +214,16 @@ def raise_error(reply: Reply) -> Reply:
     ) from None
 
 
-def _first_final(reply: Reply) -> Reply | None:
-    return raise_error(reply)
+def final(reply: Reply, *, on_progress: Callable[[float], None] | None = None) -> Reply | None:
+    """Return the reply, or raise the exception of its error; None when it only tells the progress of its job.
+
+    A search that its deadline cut short is `partial` too, but has hits, and is answered.
+    """
+    if reply.status != "partial" or reply.hits is not None:
+        return raise_error(reply)
+    if on_progress is not None:
+        on_progress((reply.result or {}).get("progress", 0.0))
+    return None
 
 
 def _timeout_error(pending: _Pending) -> NearmqError:

@@ -1,12 +1,17 @@
 """What a search gives back: for each query its hits, as numpy views of the reply."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from nearmq import result_files
 from nearmq.jobs import Reply, TimingMs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Hit(NamedTuple):
@@ -67,6 +72,7 @@ class SearchResults(Sequence[QueryHits]):
         timing_ms: where the time went in the worker.
         worker: the name of the worker that answered.
         attempt: 1, or more where the job had been delivered before.
+        explain: of a search with `explain`, how it was done: one dict a segment.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -77,6 +83,7 @@ class SearchResults(Sequence[QueryHits]):
         self.timing_ms = reply.timing_ms or TimingMs()
         self.worker = reply.worker or ""
         self.attempt = reply.attempt
+        self.explain = reply.explain or []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -87,6 +94,18 @@ class SearchResults(Sequence[QueryHits]):
     def __getitem__(self, index: slice) -> list[QueryHits]: ...
     def __getitem__(self, index: int | slice) -> QueryHits | list[QueryHits]:
         return self._rows[index]
+
+    def to_arrow(self, *, metric_type: str | None = None) -> "pa.Table":
+        """Return all hits as one table, a row each (`result_files.py`); needs the extra `parquet`.
+
+        Args:
+            metric_type: for the metadata; a reply does not say it.
+        """
+        return result_files.to_arrow(self, self.version, {"metric_type": metric_type} if metric_type else {})
+
+    def to_parquet(self, path: str | Path, *, metric_type: str | None = None) -> None:
+        """Write what `to_arrow` gives to a Parquet file; one that is there is replaced."""
+        result_files.write_parquet(self.to_arrow(metric_type=metric_type), Path(path))
 
     def __repr__(self) -> str:
         return f"SearchResults({len(self)} queries, version={self.version}, {self.timing_ms.total:.1f} ms)"

@@ -1,5 +1,6 @@
 """The root of the command line: global options, settings, and sub-commands that are loaded when they are called."""
 
+import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -13,6 +14,7 @@ from typer.main import get_command, get_group
 
 from nearmq import settings
 from nearmq.errors import InvalidArgument
+from nearmq.tls_files import TlsFiles
 
 #: The entry points of sub-commands: each a Typer app, or a function that is one command.
 COMMANDS_GROUP = "nearmq.commands"
@@ -84,10 +86,19 @@ def _print_version(*, asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     *,
     config: Annotated[
         Path | None, typer.Option(envvar="NEARMQ_CONFIG", help="Read this file in place of ./nearmq.toml.")
     ] = None,
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(envvar="NEARMQ_TLS_CA_FILE", help="Authorities to trust for amqps and rediss."),
+    ] = None,
+    tls_cert_file: Annotated[
+        Path | None, typer.Option(envvar="NEARMQ_TLS_CERT_FILE", help="A certificate to show to them.")
+    ] = None,
+    tls_key_file: Annotated[Path | None, typer.Option(envvar="NEARMQ_TLS_KEY_FILE", help="Its key.")] = None,
     _: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
@@ -95,6 +106,16 @@ def root(
 ) -> None:
     """Nearest-neighbour search as a message-queue job."""
     settings.apply(config)
+    context.obj = TlsFiles(
+        ca_file=_file(tls_ca_file, "NEARMQ_TLS_CA_FILE"),
+        cert_file=_file(tls_cert_file, "NEARMQ_TLS_CERT_FILE"),
+        key_file=_file(tls_key_file, "NEARMQ_TLS_KEY_FILE"),
+    )
+
+
+def _file(given: Path | None, variable: str) -> Path | None:
+    """Look again at what a settings file may have set only after the root's own options were read."""
+    return given or (Path(named) if (named := os.environ.get(variable)) else None)
 
 
 def setting_names() -> set[str]:

@@ -1,7 +1,7 @@
 """A parsed JSON object to its Struct, where each refusal names the field, the value and what is expected."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -83,22 +83,25 @@ def _explained(message: str, tree: dict[str, Any]) -> InvalidArgument:
         field = f"{path}.{missing[1]}".lstrip(".")
         return InvalidArgument(f"{field} is missing", field=field)
     types = _MESSAGE.match(message)
-    field, value = _locate(tree, path, types["got"] if types else "")
+    field, value = _locate(tree, _STEP.findall(path), types["got"] if types else "") or (path, None)
     expected = _EXPECTED.get(types["expected"], types["expected"]) if types else ""
     if field in _CHOICES or field.endswith(("].metric_type", "].type")):
         expected = f"one of {', '.join(map(repr, _CHOICES[field.rpartition('.')[2]]))}"
     return InvalidArgument(f"{field or 'the job'} is {value!r:.80}, expected {expected}", field=field or None)
 
 
-def _locate(tree: Any, path: str, got: str) -> tuple[str, Any]:
-    """Follow a path such as `vector_fields[0].dim`; its `[...]` is the first value of the type that msgspec got."""
-    field = ""
-    for index, any_key, name in _STEP.findall(path):
-        if index:
-            field, tree = f"{field}[{index}]", tree[int(index)]
-            continue
-        key = name
-        if any_key:
-            key = next((key for key, value in tree.items() if _TYPE_NAMES.get(type(value)) == got), "")
-        field, tree = f"{field}.{key}".lstrip("."), tree.get(key)
-    return field, tree
+def _locate(tree: Any, steps: Sequence[Sequence[str]], got: str, field: str = "") -> tuple[str, Any] | None:
+    """Follow a path such as `fields[0].dim`; its `[...]` is the first key that has such a value behind it."""
+    if not steps:
+        return (field, tree) if got in {"", _TYPE_NAMES.get(type(tree))} else None
+    (index, any_key, name), *rest = steps
+    if index:
+        inside = isinstance(tree, list) and int(index) < len(tree)
+        return _locate(tree[int(index)], rest, got, f"{field}[{index}]") if inside else None
+    if not isinstance(tree, dict):
+        return None
+    for key in tree if any_key else [name]:
+        found = _locate(tree.get(key), rest, got, f"{field}.{key}".lstrip("."))
+        if found is not None:
+            return found
+    return None

@@ -30,7 +30,7 @@ QUEUE_TYPES: Mapping[str, tuple[str, ...]] = {
 #: Job types that every live worker gets.
 CONTROL_TYPES = ("load", "release", "cancel", "ping")
 #: Job types that concern no collection; their routing key is the type alone.
-TYPES_WITHOUT_COLLECTION = ("list", "ping")
+TYPES_WITHOUT_COLLECTION = ("list", "cancel", "ping")
 
 #: Dead letters stay however often an operator looks at them. How to say "no limit" differs by version: 3.x by absence
 #: (-1 drops at the first return, tried on 3.10.8), 4.x by -1 (absence means 20). Nobody reaches this one.

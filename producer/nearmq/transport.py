@@ -4,11 +4,13 @@ The protocol is ours and may change with its two adapters; `tests/contract/test_
 """
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nearmq.errors import BrokerUnavailable
+from nearmq.errors import BrokerUnavailable, NearmqError
+
+#: Told once what became of a published message: None when it was confirmed.
+OnConfirm = Callable[[NearmqError | None], None]
 
 
 class ConnectionLost(BrokerUnavailable):
@@ -66,15 +68,15 @@ class Transport(Protocol):
         """
         ...
 
-    def publish(self, message: Message) -> Future[None]:
-        """Publish a job; the future is done when the broker has taken responsibility for it.
+    def publish(self, message: Message, on_confirm: OnConfirm) -> None:
+        """Publish a job; `on_confirm` is called once, with None when the broker has taken responsibility for it.
 
-        The future fails with QueueFull when the broker refused the job, with PermissionDenied when it forbids it, with
+        Else with QueueFull when the broker refused the job, with PermissionDenied when it forbids it, with
         BrokerUnavailable when no queue took it (a control job while no worker lives), and with ConnectionLost when the
         connection is down or was lost first: it may have been taken, so publish it again under the same id.
         """
         ...
 
     def stop(self) -> None:
-        """Close; may come twice, or before `start`. Futures that are still open fail with BrokerUnavailable."""
+        """Close; may come twice, or before `start`. What is not confirmed by then ends with BrokerUnavailable."""
         ...

@@ -1,10 +1,11 @@
-"""Matrices of query vectors, and arrays of hits, on the wire: nested lists of numbers, or packed as base64.
+"""Matrices of vectors, and arrays of hits, on the wire: nested lists of numbers, or packed as base64.
 
 A packed array is `{"data": <base64 of the little-endian values, row by row>, "shape": [rows, columns]}`; base64 is the
 standard alphabet of RFC 4648 with padding and without line breaks.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -46,6 +47,14 @@ def unpack(packed: dict[str, Any], shape: Sequence[int], dtype: npt.DTypeLike) -
     return values.astype(little_endian.newbyteorder("="), copy=False)
 
 
+def as_float32(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Return values as float32, C-contiguous; what float32 cannot hold becomes infinite, to be refused by name."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float32:  # the rest takes longer than all of a small job
+        return np.ascontiguousarray(values)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
 def read_vectors(value: Any, bounds: Bounds) -> FloatMatrix:
     """Return the query vectors of a job's body, or of a client's job, as float32 of shape (queries, dim).
 
@@ -60,78 +69,113 @@ def read_vectors(value: Any, bounds: Bounds) -> FloatMatrix:
         InvalidArgument: wrong shape, type, base64, or a value that is not finite as float32; names the row.
         LimitExceeded: too many queries or dimensions.
     """
+    return _read(value, _Form(field="vectors", rows="queries", most_rows=bounds.queries, most_dim=bounds.dim))
+
+
+def read_row_vectors(value: Any, bounds: Bounds) -> FloatMatrix | dict[str, FloatMatrix]:
+    """Return the vectors of a row write: one matrix, or one for each vector field that is named.
+
+    Args:
+        value: as for `read_vectors`, or an object from field names to such values. An object whose `data` is a string
+            is a packed matrix, any other names fields.
+        bounds: as for `read_vectors`, with rows instead of queries.
+    """
+
+    def form(field: str) -> _Form:
+        return _Form(field=field, rows="rows", most_rows=bounds.rows, most_dim=bounds.dim)
+
+    if not isinstance(value, dict) or isinstance(value.get("data"), str):
+        return _read(value, form("vectors"))
+    if not value:
+        raise InvalidArgument("vectors names no field, expected a matrix, or one for each field", field="vectors")
+    return {name: _read(matrix, form(f"vectors.{name:.200}")) for name, matrix in value.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """What a matrix may be, and how errors call it and its rows."""
+
+    field: str
+    rows: str
+    most_rows: int
+    most_dim: int
+
+
+def _read(value: Any, form: _Form) -> FloatMatrix:
     if isinstance(value, dict):
-        matrix = _read_packed(value, bounds)
+        matrix = _read_packed(value, form)
     elif isinstance(value, list):
-        matrix = _read_nested(value, bounds)
+        matrix = _read_nested(value, form)
     elif isinstance(value, np.ndarray):
-        matrix = _read_array(value, bounds)
+        matrix = _read_array(value, form)
     else:
-        raise _invalid(f"vectors is a {type(value).__name__}, expected lists of numbers or {{data, shape}}")
+        kind = type(value).__name__
+        raise InvalidArgument(
+            f"{form.field} is a {kind}, expected lists of numbers or {{data, shape}}", field=form.field
+        )
     finite = np.isfinite(matrix)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise _invalid(
-            f"vectors[{row}][{column}] is {matrix[row, column]}, allowed are finite float32 numbers", f"vectors[{row}]"
-        )
+        raise _invalid(form, row, f"[{column}] is {matrix[row, column]}, allowed are finite float32 numbers")
     return matrix
 
 
-def _read_packed(packed: dict[str, Any], bounds: Bounds) -> FloatMatrix:
+def _read_packed(packed: dict[str, Any], form: _Form) -> FloatMatrix:
     if set(packed) != {"data", "shape"}:
-        raise _invalid(f"packed vectors have the keys {sorted(packed)!r:.200}, expected 'data' and 'shape'")
+        raise InvalidArgument(
+            f"packed {form.field} have the keys {sorted(packed)!r:.200}, expected 'data' and 'shape'", field=form.field
+        )
     data, shape = packed["data"], packed["shape"]
+    data_field, shape_field = f"{form.field}.data", f"{form.field}.shape"
     if type(data) is not str:
-        raise _invalid(f"vectors.data is a {type(data).__name__}, expected a base64 string", "vectors.data")
+        raise InvalidArgument(f"{data_field} is a {type(data).__name__}, expected a base64 string", field=data_field)
     if type(shape) is not list or len(shape) != _AXES or any(type(length) is not int for length in shape):
-        raise _invalid(f"vectors.shape is {shape!r:.80}, expected [queries, dim]", "vectors.shape")
-    queries, dim = shape
-    _check_shape(queries, dim, bounds, "vectors.shape")
+        raise InvalidArgument(f"{shape_field} is {shape!r:.80}, expected [{form.rows}, dim]", field=shape_field)
+    rows, dim = shape
+    _check_shape(rows, dim, form, shape_field)
     try:
-        return unpack(packed, (queries, dim), _FLOAT32)
+        return unpack(packed, (rows, dim), _FLOAT32)
     except ValueError as error:
-        raise _invalid(f"vectors.data cannot be unpacked: {error}", "vectors.data") from error
+        raise InvalidArgument(f"{data_field} cannot be unpacked: {error}", field=data_field) from error
 
 
-def _read_nested(rows: list[Any], bounds: Bounds) -> FloatMatrix:
+def _read_nested(rows: list[Any], form: _Form) -> FloatMatrix:
     if not rows:
         return np.empty((0, 0), np.float32)
     dim = len(rows[0]) if type(rows[0]) is list else 0
-    for number, row in enumerate(rows[: bounds.queries]):
+    for number, row in enumerate(rows[: form.most_rows]):
         if type(row) is not list:
-            raise _invalid(f"vectors[{number}] is a {type(row).__name__}, expected a list of numbers", number)
+            raise _invalid(form, number, f" is a {type(row).__name__}, expected a list of numbers")
         if len(row) != dim:
-            raise _invalid(f"vectors[{number}] has {len(row)} dimensions, vectors[0] has {dim}", number)
+            raise _invalid(form, number, f" has {len(row)} dimensions, {form.field}[0] has {dim}")
         if not set(map(type, row)) <= _NUMBERS:
             wrong = next(value for value in row if type(value) not in _NUMBERS)
-            raise _invalid(f"vectors[{number}] holds {wrong!r:.80}, allowed are numbers", number)
-    _check_shape(len(rows), dim, bounds, "vectors")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused by name
-        return np.array(rows, dtype=np.float32)
+            raise _invalid(form, number, f" holds {wrong!r:.80}, allowed are numbers")
+    _check_shape(len(rows), dim, form, form.field)
+    return as_float32(rows)
 
 
-def _read_array(array: npt.NDArray[Any], bounds: Bounds) -> FloatMatrix:
+def _read_array(array: npt.NDArray[Any], form: _Form) -> FloatMatrix:
     if array.ndim != _AXES and array.size:
-        raise _invalid(f"vectors has shape {array.shape}, expected (queries, dim)")
+        raise InvalidArgument(f"{form.field} has shape {array.shape}, expected ({form.rows}, dim)", field=form.field)
     if array.ndim == _AXES:
-        _check_shape(array.shape[0], array.shape[1], bounds, "vectors")
-    with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(array, dtype=np.float32)
+        _check_shape(array.shape[0], array.shape[1], form, form.field)
+    matrix = as_float32(array)
     return matrix if array.ndim == _AXES else matrix.reshape(0, 0)
 
 
-def _check_shape(queries: int, dim: int, bounds: Bounds, field: str) -> None:
-    if queries < 0 or dim < (queries > 0):
+def _check_shape(rows: int, dim: int, form: _Form, field: str) -> None:
+    if rows < 0 or dim < (rows > 0):
         raise InvalidArgument(
-            f"vectors have shape [{queries}, {dim}], allowed are 0 to {bounds.queries} queries of 1 to {bounds.dim} "
-            "dimensions",
+            f"{form.field} have shape [{rows}, {dim}], allowed are 0 to {form.most_rows} {form.rows} of 1 to "
+            f"{form.most_dim} dimensions",
             field=field,
         )
-    if queries > bounds.queries:
-        raise LimitExceeded(f"vectors has {queries} queries, allowed are at most {bounds.queries}", field=field)
-    if dim > bounds.dim:
-        raise LimitExceeded(f"vectors have {dim} dimensions, allowed are at most {bounds.dim}", field=field)
+    if rows > form.most_rows:
+        raise LimitExceeded(f"{form.field} has {rows} {form.rows}, allowed are at most {form.most_rows}", field=field)
+    if dim > form.most_dim:
+        raise LimitExceeded(f"{form.field} have {dim} dimensions, allowed are at most {form.most_dim}", field=field)
 
 
-def _invalid(message: str, where: str | int = "vectors") -> InvalidArgument:
-    return InvalidArgument(message, field=where if isinstance(where, str) else f"vectors[{where}]")
+def _invalid(form: _Form, row: int, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"{form.field}[{row}]{problem}", field=f"{form.field}[{row}]")

@@ -74,6 +74,22 @@ class Address:
         )
 
 
+def parse_urls(url: str) -> tuple[Address, ...]:
+    """Read a URL that may name several hosts of one cluster, `amqp://user:password@one:5672,two,three/vhost`.
+
+    All but host and port is the same for all of them.
+
+    Raises:
+        InvalidArgument: as `parse_url`.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # such as a bracket that is not closed
+        raise _refused(str(error)) from None
+    login, at, hosts = parts.netloc.rpartition("@")
+    return tuple(parse_url(parts._replace(netloc=f"{login}{at}{host}").geturl()) for host in hosts.split(","))
+
+
 def parse_url(url: str) -> Address:
     """Read `amqp[s]://user:password@host:port/vhost?heartbeat=30&connection_timeout=10000`.
 

@@ -1,5 +1,6 @@
 """Consuming queues and settling what was delivered, with tags that are checked against the channel they came by."""
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from nearmq.amqp.connection import Connection
 from nearmq.amqp.messages import delivery_count, from_delivery
-from nearmq.errors import BrokerUnavailable, NearmqError
+from nearmq.errors import NearmqError
 from nearmq.transport import ConnectionLost, Message
 
 
@@ -18,13 +19,22 @@ class Source:
 
     Attributes:
         arguments: declare it with these, durable and not exclusive.
-        exchange: instead, declare an exclusive queue for each connection, named `<queue>.<uuid>` (the one of a
-            connection that was lost may live on for a while), and bind it to this exchange.
+        exchange: bind it to this exchange under its own name. Without arguments it is an exclusive queue for each
+            connection, named `<queue>.<uuid>` (the one of a connection that was lost may live on for a while).
+        most: deliveries that may be unsettled here, where that is fewer than the consumer's prefetch.
+        is_ordered: its deliveries must not be overtaken. While one is unsettled, no other connection may get those
+            after it, so its consumer is never cancelled: all of them go back, in order, when the channel closes.
     """
 
     queue: str
     arguments: Mapping[str, str | int | bool] | None = None
     exchange: str | None = None
+    most: int | None = None
+    is_ordered: bool = False
+
+    def prefetch(self, prefetch: int) -> int:
+        """How many deliveries may be unsettled, given what the consumer allows; 0 is no bound."""
+        return min(self.most, prefetch or self.most) if self.most else prefetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +65,9 @@ class Consumer:
         sources: the one that fills first should be last: only then the bound on bytes is kept from the start.
         prefetch: deliveries that each queue may have unsettled here; 0 is no bound.
         hold_bytes: bodies that may be unsettled here, on all queues together. AMQP has no such bound, so when it is
-            passed, the consumers are cancelled until half of it is settled, and come back with a prefetch at which
-            bodies as large as the largest fit. What the broker has sent meanwhile goes back to its queue as it comes,
-            which counts as one delivery of it.
+            passed, the consumers (but of ordered sources) are cancelled until half of it is settled, and come back with
+            a prefetch at which bodies as large as the largest fit. What the broker has sent meanwhile goes back to its
+            queue as it comes, which counts as one delivery of it.
         on_delivery: called in the connection's thread.
     """
 
@@ -95,7 +105,11 @@ class Consumer:
 
     def is_current(self, delivery: Delivery) -> bool:
         """Whether the connection that a delivery came by still stands; if not, the broker delivers it again."""
-        return self._connection.is_ready and delivery.generation == self._connection.generation
+        return self._channel is not None and delivery.generation == self._connection.generation
+
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Whether the connection that a delivery came by has given way to another; the broker delivers it again."""
+        return delivery.generation != self._connection.generation
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Acknowledge a delivery, or give it back as failed (`reject`) or as not begun (`nack`); from any thread.
@@ -111,10 +125,19 @@ class Consumer:
             except ConnectionLost:
                 self._take_settled()
 
+    def look(self) -> None:
+        """Have the broker asked whether it still knows the consumers; from any thread.
+
+        One that it forgot without a word would wait for ever. A queue that has none left costs the connection.
+        """
+        with contextlib.suppress(ConnectionLost):
+            self._connection.call(self._look)
+
     def stop(self, timeout_s: float) -> bool:
         """Cancel the consumers for good; say whether the broker has confirmed that nothing more comes.
 
-        What is on its way meanwhile goes back to its queue. Not to be called in the connection's thread.
+        What is on its way meanwhile goes back to its queue. Ordered sources deliver on, up to their prefetch. Not to be
+        called in the connection's thread.
         """
         confirmed = threading.Event()
         try:
@@ -128,7 +151,7 @@ class Consumer:
         self._channel = channel
         channel.add_on_cancel_callback(self._on_cancelled)
         self._queues = {source.queue: _declare(channel, source) for source in self._sources}
-        self._consume(self._prefetch, done)
+        self._consume(self._sources, self._prefetch, done)
 
     def lose(self, _: NearmqError) -> None:
         """Forget the channel's deliveries: the broker delivers them again."""
@@ -139,13 +162,11 @@ class Consumer:
         self._consumer_tags.clear()
         self._tell_silent()
 
-    def _consume(self, prefetch: int, done: Callable[[], None]) -> None:
-        if self._is_stopped:
+    def _consume(self, sources: Sequence[Source], prefetch: int, done: Callable[[], None]) -> None:
+        if self._is_stopped or not sources:
             done()
             return
-        # Of each consumer: quorum queues know no prefetch of a whole channel.
-        self._channel.basic_qos(prefetch_count=prefetch)
-        self._unconfirmed = len(self._queues)
+        self._unconfirmed = len(sources)
 
         def on_consuming(_: Any) -> None:
             self._unconfirmed -= 1
@@ -153,9 +174,13 @@ class Consumer:
                 done()
                 self._pause_if_full()
 
-        for name, queue in self._queues.items():
-            receiver = self._receiver(name)
-            self._consumer_tags.append(self._channel.basic_consume(queue, receiver, callback=on_consuming))
+        for source in sources:
+            # Of each consumer that comes after it: quorum queues know no prefetch of a whole channel.
+            self._channel.basic_qos(prefetch_count=source.prefetch(prefetch))
+            receiver = self._receiver(source.queue)
+            tag = self._channel.basic_consume(self._queues[source.queue], receiver, callback=on_consuming)
+            if not source.is_ordered:
+                self._consumer_tags.append(tag)
 
     def _receiver(self, name: str) -> Callable[[Any, Any, Any, bytes], None]:
         generation = self._connection.generation
@@ -177,9 +202,24 @@ class Consumer:
 
         return on_message
 
+    @property
+    def _is_consuming(self) -> bool:
+        """Whether every source has a consumer, as far as the broker has told."""
+        is_open = self._channel is not None and self._channel.is_open
+        return is_open and not self._unconfirmed and self._resume_prefetch is None and not self._is_stopped
+
+    def _look(self) -> None:
+        if self._is_consuming:
+            for queue in self._queues.values():
+                self._channel.queue_declare(queue, passive=True, callback=self._on_looked)
+
+    def _on_looked(self, frame: Any) -> None:
+        if self._is_consuming and frame.method.consumer_count == 0:
+            self._connection.drop(ConnectionLost(f"the broker forgot the consumer of queue {frame.method.queue!r}"))
+
     def _on_cancelled(self, frame: Any) -> None:
         self._connection.drop(
-            BrokerUnavailable(f"the broker cancelled consumer {frame.method.consumer_tag}: its queue is gone or moves")
+            ConnectionLost(f"the broker cancelled consumer {frame.method.consumer_tag}: its queue is gone or moves")
         )
 
     def _send_settled(self) -> None:
@@ -232,17 +272,17 @@ class Consumer:
             return
         if self._hold_bytes is not None and self._held_bytes <= self._hold_bytes // 2:
             prefetch, self._resume_prefetch = self._resume_prefetch, None
-            self._consume(prefetch, _nothing)
+            self._consume([source for source in self._sources if not source.is_ordered], prefetch, _nothing)
 
     def _stop(self, done: Callable[[], None]) -> None:
         self._is_stopped = True
         if self._channel is None or not self._channel.is_open:
             done()
-        else:
-            self._cancel(done)
+            return
+        self._cancel(done)
 
     def _cancel(self, done: Callable[[], None]) -> None:
-        """Cancel all consumers; `done` when nothing more comes."""
+        """Cancel all consumers but those of ordered sources; `done` when nothing more comes."""
         self._when_silent.append(done)
         if len(self._when_silent) == 1:
             self._cancel_next()
@@ -269,16 +309,17 @@ class Consumer:
 
 def _declare(channel: Any, source: Source) -> str:
     """Declare a source's queue and return its name; the broker answers in order, so nothing waits for it here."""
-    if source.exchange is not None:
-        queue = f"{source.queue}.{uuid.uuid4().hex}"
+    queue = source.queue
+    if source.arguments is not None:
+        channel.queue_declare(queue, durable=True, arguments=dict(source.arguments))
+    elif source.exchange is not None:
+        queue = f"{queue}.{uuid.uuid4().hex}"
         channel.queue_declare(queue, exclusive=True)
-        channel.queue_bind(queue, source.exchange, routing_key="")
-        return queue
-    if source.arguments is None:
-        channel.queue_declare(source.queue, passive=True)
     else:
-        channel.queue_declare(source.queue, durable=True, arguments=dict(source.arguments))
-    return source.queue
+        channel.queue_declare(queue, passive=True)
+    if source.exchange is not None:
+        channel.queue_bind(queue, source.exchange, routing_key=queue)
+    return queue
 
 
 def _nothing(*_: object) -> None:

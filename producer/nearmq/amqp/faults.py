@@ -70,21 +70,36 @@ def _network_fault(cause: BaseException, address: Address) -> NearmqError | None
                 f"{address} did not answer within {address.connection_timeout_s:g} s: is a firewall between, or "
                 "another server on that port"
             )
-        case ssl.SSLCertVerificationError():
-            return BrokerUnavailable(
-                f"TLS: the certificate of {address} is not trusted ({cause.verify_message}): name its authority with "
-                "?cacertfile=, or the name it was made for with ?server_name_indication="
-            )
         case ssl.SSLError():
-            return BrokerUnavailable(
-                f"TLS: the handshake with {address} failed ({cause.reason or cause}): is it a TLS port (5671), or "
-                "should the scheme be amqp"
-            )
+            return BrokerUnavailable(f"TLS: {_tls_fault(cause, address)}")
     return None
+
+
+def _tls_fault(error: ssl.SSLError, address: Address) -> str:
+    match error:
+        case ssl.SSLCertVerificationError(verify_code=9 | 10):  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
+            fix = "let the broker have a new one, or set the clock of this machine"
+        case ssl.SSLCertVerificationError(verify_code=62 | 64):  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
+            fix = "connect by a name that it has, or say which with ?server_name_indication= in the url"
+        case ssl.SSLCertVerificationError():
+            fix = "name the authority that signed it (--tls-ca-file, or ?cacertfile= in the url)"
+        case _:
+            return (
+                f"the handshake with {address} failed ({error.reason or error}): is it a TLS port (5671), or should "
+                "the scheme be amqp"
+            )
+    return f"the certificate of {address} was refused ({error.verify_message.rstrip('.')}): {fix}"
 
 
 def _handshake_fault(cause: BaseException, address: Address) -> NearmqError | None:
     match cause:
+        # With TLS 1.3 a server asks for a certificate after the handshake; whether its word for that is seen is a race.
+        case pika.exceptions.IncompatibleProtocolError() if address.tls is not None:
+            return BrokerUnavailable(
+                f"TLS: {address} closed the connection after the handshake: if it asks for a certificate of ours, name "
+                "it and its key (--tls-cert-file and --tls-key-file, or ?certfile= and &keyfile= in the url); else it "
+                "is another server"
+            )
         case pika.exceptions.IncompatibleProtocolError():
             return BrokerUnavailable(
                 f"{address} does not speak AMQP 0-9-1: is it a TLS port (scheme amqps) or another server"

@@ -36,7 +36,7 @@ def from_delivery(method: Any, properties: Any, body: bytes) -> Message:
         body=body,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
-        headers=_plain(_headers(properties)),
+        headers=_plain(all_headers(properties)),
         timestamp_s=properties.timestamp or 0,
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
@@ -45,8 +45,13 @@ def from_delivery(method: Any, properties: Any, body: bytes) -> Message:
 
 def delivery_count(properties: Any) -> int:
     """Return how often a quorum queue has delivered this message before; other queues do not count."""
-    count = _headers(properties).get("x-delivery-count", 0)
+    count = all_headers(properties).get("x-delivery-count", 0)
     return count if isinstance(count, int) else 0
+
+
+def all_headers(properties: Any) -> dict[str, Any]:
+    """Return the headers of every type, the broker's own among them."""
+    return properties.headers or {}
 
 
 def _plain(headers: dict[str, Any]) -> dict[str, str | int]:
@@ -56,7 +61,3 @@ def _plain(headers: dict[str, Any]) -> dict[str, str | int]:
         name: int(value) for name, value in headers.items() if isinstance(value, int) and not isinstance(value, bool)
     }
     return strings | numbers
-
-
-def _headers(properties: Any) -> dict[str, Any]:
-    return properties.headers or {}

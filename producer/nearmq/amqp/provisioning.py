@@ -8,7 +8,7 @@ import pika
 import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from nearmq.amqp.address import Address, parse_url
+from nearmq.amqp.address import Address, parse_urls
 from nearmq.amqp.faults import connect_fault, lost_fault
 from nearmq.errors import InvalidArgument, PermissionDenied
 from nearmq.topology import Declarations, Exchange, Queue
@@ -24,8 +24,7 @@ def apply_topology(url: str, declarations: Declarations) -> list[str]:
             to do. What stands before it in the declarations has been applied.
         BrokerUnavailable, PermissionDenied: the broker cannot be reached, or the user may not declare.
     """
-    address = parse_url(url)
-    with _connection(address) as connection:
+    with _connection(url) as (connection, _):
         missing = [f"{_title(item)} is missing" for item in _items(declarations) if not _exists(connection, item)]
         channel = connection.channel()
         for item in _items(declarations):
@@ -47,9 +46,8 @@ def check_topology(url: str, declarations: Declarations) -> list[str]:
     Raises:
         BrokerUnavailable, PermissionDenied: the broker cannot be reached.
     """
-    address = parse_url(url)
     findings = []
-    with _connection(address) as connection:
+    with _connection(url) as (connection, address):
         for item in _items(declarations):
             if not _exists(connection, item):
                 findings.append(f"{_title(item)} is missing")
@@ -59,15 +57,17 @@ def check_topology(url: str, declarations: Declarations) -> list[str]:
 
 
 @contextmanager
-def _connection(address: Address) -> Iterator[Any]:
-    """Connect for a while; what goes wrong is raised as our own errors."""
+def _connection(url: str) -> Iterator[tuple[Any, Address]]:
+    """Connect for a while to the first host that can be reached; what goes wrong is raised as our own errors."""
+    addresses = parse_urls(url)
+    address = addresses[-1]  # whose error pika raises
     try:
-        connection = pika.BlockingConnection(address.parameters("nearmq topology"))
+        connection = pika.BlockingConnection([each.parameters("nearmq topology") for each in addresses])
     except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
         raise connect_fault(error, address) from error
     try:
         with connection:
-            yield connection
+            yield connection, address
     except pika.exceptions.AMQPError as error:
         raise lost_fault(error, address) from error
 

@@ -4,7 +4,6 @@ import copy
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import pika
@@ -12,18 +11,28 @@ import pika
 from nearmq.amqp.connection import Connection
 from nearmq.amqp.messages import to_properties
 from nearmq.errors import BrokerUnavailable, InvalidArgument, NearmqError, QueueFull
-from nearmq.transport import ConnectionLost, Message
+from nearmq.transport import ConnectionLost, Message, OnConfirm
 
 
 class Returned(BrokerUnavailable):
     """A mandatory message that no queue took: the broker gave it back."""
 
 
-class _Outgoing(NamedTuple):
+class Outgoing(NamedTuple):
+    """A persistent message on its way.
+
+    Attributes:
+        mandatory: the broker gives it back when no queue takes it.
+        on_end: called once, in the connection's thread as a rule: with None when the broker has confirmed it, else with
+            Returned (no queue took it), QueueFull (a queue refused it), InvalidArgument (a property that AMQP cannot
+            carry), ConnectionLost (the connection is down, or was lost before the confirm) or what the broker closed
+            the channel for, such as PermissionDenied.
+    """
+
     exchange: str
     message: Message
     mandatory: bool
-    confirmed: Future[None]
+    on_end: OnConfirm
 
 
 class Publisher:
@@ -35,32 +44,24 @@ class Publisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._waiting: list[_Outgoing] = []
+        self._waiting: list[Outgoing] = []
         # In the connection's thread only:
         self._channel: Any = None
         self._last_tag = 0
-        self._unconfirmed: dict[int, _Outgoing] = {}  # by delivery tag, ascending
+        self._unconfirmed: dict[int, Outgoing] = {}  # by delivery tag, ascending
         self._returned: Counter[str] = Counter()  # message ids; a return comes before the confirm of its message
         self._fault: NearmqError | None = None
 
-    def publish(self, exchange: str, message: Message, *, mandatory: bool) -> Future[None]:
-        """Publish a persistent message; the future is done when the broker confirms it, and cannot be cancelled.
-
-        It fails with Returned (mandatory, and no queue took it), QueueFull (a queue refused it), InvalidArgument (a
-        property that AMQP cannot carry), ConnectionLost (the connection is down, or was lost before the confirm) or
-        what the broker closed the channel for, such as PermissionDenied.
-        """
-        outgoing = _Outgoing(exchange, message, mandatory, Future())
-        outgoing.confirmed.set_running_or_notify_cancel()
+    def publish(self, *messages: Outgoing) -> None:
+        """Publish messages in this order; all that fail before they are sent end in one thread."""
         with self._lock:
-            self._waiting.append(outgoing)
-            is_first = len(self._waiting) == 1
-        if is_first:
+            is_first = not self._waiting
+            self._waiting += messages
+        if is_first and messages:
             try:
                 self._connection.call(self._send_waiting)
             except ConnectionLost as error:
                 self._fail(self._take_waiting(), error)
-        return outgoing.confirmed
 
     def open(self, channel: Any, done: Callable[[], None]) -> None:
         """Take a new channel into use, in confirm mode."""
@@ -117,7 +118,7 @@ class Publisher:
             elif self._was_returned(outgoing.message):
                 self._fail([outgoing], Returned(_nobody(outgoing)))
             else:
-                outgoing.confirmed.set_result(None)
+                outgoing.on_end(None)
 
     def _was_returned(self, message: Message) -> bool:
         if message.message_id not in self._returned:
@@ -134,19 +135,21 @@ class Publisher:
             tags.append(tag)
         return tags
 
-    def _take_waiting(self) -> list[_Outgoing]:
+    def _take_waiting(self) -> list[Outgoing]:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         return waiting
 
-    def _fail(self, messages: list[_Outgoing], error: NearmqError) -> None:
+    def _fail(self, messages: list[Outgoing], error: NearmqError) -> None:
         for outgoing in messages:
             # One each: raising a shared one would mix the tracebacks of all who wait.
-            outgoing.confirmed.set_exception(copy.copy(error))
+            outgoing.on_end(copy.copy(error))
 
 
-def _nobody(outgoing: _Outgoing) -> str:
+def _nobody(outgoing: Outgoing) -> str:
     routing_key = outgoing.message.routing_key
     if not outgoing.exchange:
         return f"there is no queue {routing_key!r}"
+    if outgoing.message.type == "reply":
+        return f"no queue is bound to {outgoing.exchange!r} as {routing_key!r}"
     return f"nobody takes {routing_key!r} from {outgoing.exchange!r}: no worker is live (nearmq worker run)"

@@ -3,15 +3,14 @@
 import contextlib
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from nearmq.amqp.connection import Connection
 from nearmq.amqp.consumer import Consumer, Delivery, Source
-from nearmq.amqp.publisher import Publisher
+from nearmq.amqp.publisher import Outgoing, Publisher
 from nearmq.errors import NearmqError
 from nearmq.topology import DEFAULT_PREFIX, Names
-from nearmq.transport import ConnectionLost, Message
+from nearmq.transport import ConnectionLost, Message, OnConfirm
 
 #: How long the reply queue outlives its client's connection, and replies wait in it for the client to be back.
 _REPLIES_EXPIRE_MS = 10 * 60 * 1000
@@ -31,7 +30,8 @@ class AmqpTransport:
 
     def __init__(self, url: str, *, prefix: str = DEFAULT_PREFIX) -> None:
         identity = uuid.uuid4().hex
-        self._jobs = Names(prefix).jobs
+        names = Names(prefix)
+        self._jobs = names.jobs
         self._connection = Connection(url, name=f"nearmq client {identity}", on_open=self._open, on_lost=self._lose)
         self._reply_to = f"reply.{self._connection.address.user}.{identity}"
         self._publisher = Publisher(self._connection)
@@ -39,6 +39,7 @@ class AmqpTransport:
             queue=self._reply_to,
             # Classic even where the virtual host's default is another: it has one short-lived reader.
             arguments={"x-queue-type": "classic", "x-expires": _REPLIES_EXPIRE_MS},
+            exchange=names.replies,  # where workers in hardened mode send them; the others know the queue's name
         )
         self._replies = Consumer(self._connection, [replies], on_delivery=self._receive)
         self._channel: Any = None
@@ -60,9 +61,9 @@ class AmqpTransport:
         self._on_connected = on_connected
         self._connection.start()
 
-    def publish(self, message: Message) -> Future[None]:
-        """Publish a job; the future is done when the broker confirms it."""
-        return self._publisher.publish(self._jobs, message, mandatory=True)
+    def publish(self, message: Message, on_confirm: OnConfirm) -> None:
+        """Publish a job; `on_confirm` is told what the broker said to it."""
+        self._publisher.publish(Outgoing(self._jobs, message, mandatory=True, on_end=on_confirm))
 
     def stop(self) -> None:
         """Delete the reply queue, whose name nobody else knows, and close; may come twice, or before `start`."""

@@ -3,8 +3,8 @@
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import CreateJob, DescribeJob, DropJob, Job, ListJob, RenameJob, Reply
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.commit import Outcome
 from nearmq_index_store.describing import describe
-from nearmq_index_store.manifest import Manifest
 from nearmq_index_store.schema import IndexSpec, ScalarField, Schema, VectorField
 
 
@@ -17,14 +17,14 @@ def run_catalog_job(catalog: Catalog, job: Job, job_id: str) -> Reply:
             snapshot = catalog.snapshot(job.collection)
             return Reply(job_id=job_id, status="ok", version=snapshot.manifest.version, result=describe(snapshot))
         case CreateJob() | DropJob() | RenameJob():
-            manifest = _write(catalog, job, job_id)
-            result = {"collection": manifest.name, "version": manifest.version}
-            return Reply(job_id=job_id, status="ok", version=manifest.version, result=result)
+            version = _write(catalog, job, job_id).version
+            name = job.new_name if isinstance(job, RenameJob) else job.collection
+            return Reply(job_id=job_id, status="ok", version=version, result={"collection": name, "version": version})
         case _:
             raise InvalidArgument(f"a {type(job).__name__} is not run from a queue", field="type")
 
 
-def _write(catalog: Catalog, job: CreateJob | DropJob | RenameJob, job_id: str) -> Manifest:
+def _write(catalog: Catalog, job: CreateJob | DropJob | RenameJob, job_id: str) -> Outcome:
     match job:
         case RenameJob():
             return catalog.rename(job.collection, job.new_name, job_id=job_id)
@@ -32,11 +32,11 @@ def _write(catalog: Catalog, job: CreateJob | DropJob | RenameJob, job_id: str) 
             return catalog.drop(job.collection, job_id=job_id)
         case DropJob(partition_name=str(partition)):
             return catalog.drop_partition(job.collection, partition, job_id=job_id)
+        case CreateJob(vector_fields=[], partition_name=None):
+            return catalog.add_fields(job.collection, _scalar_fields(job), job_id=job_id)
         case CreateJob(partition_name=None):
             return catalog.create(job.collection, _schema(job), job_id=job_id)
         case CreateJob(partition_name=str(partition)):
-            if job.vector_fields:
-                raise InvalidArgument("give either vector_fields or partition_name", field="partition_name")
             return catalog.create_partition(job.collection, partition, job_id=job_id)
     raise AssertionError(job)
 
@@ -54,7 +54,9 @@ def _schema(job: CreateJob) -> Schema:
             )
             for spec in job.vector_fields
         ),
-        scalar_fields=tuple(
-            ScalarField(name=spec.name, type=spec.type, nullable=spec.nullable) for spec in job.scalar_fields
-        ),
+        scalar_fields=_scalar_fields(job),
     )
+
+
+def _scalar_fields(job: CreateJob) -> tuple[ScalarField, ...]:
+    return tuple(ScalarField(name=spec.name, type=spec.type, nullable=spec.nullable) for spec in job.scalar_fields)

@@ -1,5 +1,6 @@
 """`nearmq worker run`: the worker as a program."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -10,9 +11,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from nearmq.tls_files import completed
 from nearmq.topology import DEFAULT_PREFIX
-from nearmq_index_store.command_options import Cache, Store, read_size
-from nearmq_worker.config import WorkerConfig
+from nearmq_index_store.command_options import Cache, SigningKey, Store, read_size
+from nearmq_worker.config import WorkerConfig, shared_spool
 
 app = typer.Typer(help="Run workers.", no_args_is_help=True)
 
@@ -34,10 +36,14 @@ def _worker() -> None:
 def run(
     *,
     url: Annotated[
-        str, typer.Option(envvar="NEARMQ_URL", help="The broker: amqp[s]://user:password@host:port/vhost.")
+        str,
+        typer.Option(
+            envvar="NEARMQ_URL", callback=completed, help="The broker: amqp[s]://user:password@host:port/vhost."
+        ),
     ] = _DEFAULTS.url,
     store: Store = _DEFAULTS.store,
     cache: Cache = None,
+    signing_key_file: SigningKey = None,
     threads: Annotated[
         int, typer.Option(envvar="NEARMQ_THREADS", help="Compute threads; one a core is best.", show_default="cores")
     ] = _DEFAULTS.threads,
@@ -45,13 +51,17 @@ def run(
         str, typer.Option(envvar="NEARMQ_MEMORY", help="Budget of loaded segments, such as 4GiB.")
     ] = _size(_DEFAULTS.memory_bytes),
     spool: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             envvar="NEARMQ_SPOOL",
-            help="Folder for segments on their way into memory, as large as --memory.",
-            show_default="the temporary folder",
+            help="Folder of the files that segments are mapped from, kept for the next worker and shared on this host.",
+            show_default="the user's own in the temporary folder",
         ),
-    ] = _DEFAULTS.spool,
+    ] = None,
+    spool_size: Annotated[
+        str | None,
+        typer.Option(envvar="NEARMQ_SPOOL_SIZE", help="Most bytes kept there.", show_default="as --memory"),
+    ] = None,
     queues: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,9 +86,20 @@ def run(
     result_hits: Annotated[
         int, typer.Option(envvar="NEARMQ_RESULT_HITS", help="Most hits of one job: queries x limit.")
     ] = _DEFAULTS.result_hits,
+    result_memory: Annotated[
+        str, typer.Option(envvar="NEARMQ_RESULT_MEMORY", help="Most bytes of fields and vectors that one job reads.")
+    ] = _size(_DEFAULTS.result_bytes),
     reply_part: Annotated[
         str, typer.Option(envvar="NEARMQ_REPLY_PART", help="A longer reply is sent in parts of this size.")
     ] = _size(_DEFAULTS.reply_part_bytes),
+    reply_pattern: Annotated[
+        str | None,
+        typer.Option(
+            envvar="NEARMQ_REPLY_PATTERN",
+            help="Hardened mode: replies go through the exchange of replies alone, to names that match this.",
+            show_default="any queue",
+        ),
+    ] = None,
     deadline: Annotated[
         float, typer.Option(envvar="NEARMQ_DEADLINE", help="Most seconds that a job may compute.")
     ] = _DEFAULTS.deadline_s,
@@ -97,13 +118,16 @@ def run(
     from nearmq_worker.service import Worker  # noqa: PLC0415  imports faiss, which takes a second
 
     configure_logging(log_level, log_format)
+    faulthandler.enable()  # a crash in native code says where it was
     config = WorkerConfig(
         url=url,
         store=store,
         cache=cache,
+        signing_key_file=signing_key_file,
         threads=threads,
         memory_bytes=read_size(memory),
-        spool=spool,
+        spool=spool or shared_spool(),
+        spool_bytes=None if spool_size is None else read_size(spool_size),
         queues=tuple(queues) if queues else None,
         name=name or _DEFAULTS.name,
         prefix=prefix,
@@ -111,7 +135,9 @@ def run(
         prefetch_bytes=read_size(prefetch_memory),
         batch_queries=batch_queries,
         result_hits=result_hits,
+        result_bytes=read_size(result_memory),
         reply_part_bytes=read_size(reply_part),
+        reply_pattern=reply_pattern,
         deadline_s=deadline,
         grace_s=grace,
     )

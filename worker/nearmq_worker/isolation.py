@@ -1,13 +1,18 @@
 """Running suspect jobs in a process of their own, so that a job which ends its process takes no neighbour with it."""
 
+import faulthandler
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Generic, NamedTuple, TypeVar
 
 Argument = TypeVar("Argument")
+
+#: How often a call that takes long is asked whether it should be given up.
+_ASK_EVERY_S = 0.25
 
 #: Called once in the new process; what it returns is called with each argument.
 Prepare = Callable[[], Callable[[Argument], bytes]]
@@ -23,6 +28,10 @@ class ChildDied(Exception):
     def __init__(self, exitcode: int | None, message: str) -> None:
         super().__init__(message)
         self.exitcode = exitcode
+
+
+class Stopped(Exception):
+    """The call was given up, with the process that made it."""
 
 
 class _Child(NamedTuple):
@@ -45,17 +54,20 @@ class IsolatedProcess(Generic[Argument]):
         self._prepare = prepare
         self._child: _Child | None = None
 
-    def run(self, argument: Argument, *, timeout_s: float) -> bytes:
+    def run(self, argument: Argument, *, timeout_s: float, stop_if: Callable[[], bool] = lambda: False) -> bytes:
         """Call the prepared function with an argument that can be pickled, and return its result.
 
         Raises:
+            Stopped: `stop_if`, which is asked before and now and then, said so.
             ChildDied: the process crashed, was killed, raised (the traceback is on stderr), or ran out of time, which
                 is counted from the start of the process if this call starts it.
         """
+        if stop_if():
+            raise Stopped
         child = self._child = self._child or self._start()
         try:
             child.pipe.send(argument)
-            result = child.pipe.recv_bytes() if child.pipe.poll(timeout_s) else None
+            result = child.pipe.recv_bytes() if _has_result(child, timeout_s, stop_if) else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             child.process.join()
             exitcode = child.process.exitcode
@@ -63,6 +75,8 @@ class IsolatedProcess(Generic[Argument]):
             raise ChildDied(exitcode, f"the job's own process {_ending(exitcode)}") from None
         if result is None:
             self.close()
+            if stop_if():
+                raise Stopped
             raise ChildDied(None, f"the job took longer than {timeout_s:g} s in its own process")
         return result
 
@@ -87,6 +101,7 @@ class IsolatedProcess(Generic[Argument]):
 def _serve(prepare: "Prepare[Argument]", pipe: Connection) -> None:
     # Ctrl-C reaches the whole group of processes: the worker decides what it means, and lets the job finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
     function = prepare()
     while True:
         try:
@@ -94,6 +109,15 @@ def _serve(prepare: "Prepare[Argument]", pipe: Connection) -> None:
         except EOFError:  # the worker is gone
             return
         pipe.send_bytes(function(argument))
+
+
+def _has_result(child: _Child, timeout_s: float, stop_if: Callable[[], bool]) -> bool:
+    """Wait for a result; say whether it came, or the child's death, before the time was over and nobody stopped it."""
+    deadline = time.monotonic() + timeout_s
+    while not child.pipe.poll(min(_ASK_EVERY_S, max(0.0, deadline - time.monotonic()))):
+        if stop_if() or time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def _ending(exitcode: int | None) -> str:

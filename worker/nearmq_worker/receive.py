@@ -10,6 +10,10 @@ from nearmq.topology import QUEUE_TYPES, Names
 
 __all__ = ["Delivery", "Receiver"]
 
+#: Writes that wait here for the running commit. They cannot be given back while the worker runs, so that no other one
+#: overtakes them, and each may have 8 MiB.
+_WRITES_HELD = 128
+
 
 class Receiver:
     """Consumes the job queues, and a control queue of this connection's own; reconnects by itself.
@@ -43,7 +47,7 @@ class Receiver:
         )
         self._consumer = Consumer(
             self._connection,
-            [control, *(Source(queue=queue) for queue in reversed(taken))],
+            [control, *(_source(queue, names) for queue in reversed(taken))],
             prefetch=prefetch,
             hold_bytes=prefetch_bytes,
             on_delivery=on_delivery,
@@ -75,12 +79,20 @@ class Receiver:
         """Whether a delivery can still be settled; if not, the broker delivers its job again."""
         return self._consumer.is_current(delivery)
 
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Whether another connection has taken the place of a delivery's: the broker delivers its job again."""
+        return self._consumer.is_lost(delivery)
+
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """End a delivery, from any thread: `ack`, `reject` (failed, try again) or `nack` (not begun, give back).
 
         Once a delivery's connection is lost, this does nothing.
         """
         self._consumer.settle(delivery, outcome)
+
+    def look(self) -> None:
+        """Have the broker asked whether it still knows the consumers; if not, connect anew."""
+        self._consumer.look()
 
     def stop_taking(self, timeout_s: float) -> bool:
         """Cancel the consumers; say whether the broker confirmed within the time that nothing more comes."""
@@ -95,3 +107,10 @@ class Receiver:
 
     def _lose(self, fault: NearmqError) -> None:
         self._consumer.lose(fault)
+
+
+def _source(queue: str, names: Names) -> Source:
+    if queue == names.queue("write"):
+        return Source(queue=queue, most=_WRITES_HELD, is_ordered=True)
+    # Maintenance takes minutes: who has a job of it leaves the next to another worker.
+    return Source(queue=queue, most=1) if queue == names.queue("maintain") else Source(queue=queue)

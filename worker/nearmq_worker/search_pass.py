@@ -1,17 +1,18 @@
-"""One pass over the segments for several searches: what decides it, and how their hits are merged and cut apart."""
+"""One pass over the segments for several queries: what decides it, and how the hits of its segments are merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearmq.jobs import SearchJob
-from nearmq_index_store.distances import Distances, FloatMatrix
+from nearmq_index_store.distances import Distances
 from nearmq_index_store.filters import Filter
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
+from nearmq_index_store.places import Places
 from nearmq_index_store.rows import Ids
 from nearmq_index_store.schema import VectorField
-from nearmq_index_store.search import Hits, Places, merge, no_hits
+from nearmq_index_store.search import Hits, merge, no_hits
+from nearmq_worker.awaited import Awaited
 
 
 class Found(NamedTuple):
@@ -22,53 +23,32 @@ class Found(NamedTuple):
     places: Places | None
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search that passed all checks.
-
-    Attributes:
-        place: of its task in the batch.
-        queries: float32, shape (queries, dim).
-        output_fields: the scalar fields to return; None where the job asks for none.
-        expires_at: `time.monotonic()` after which nobody waits for it.
-    """
-
-    place: int
-    job: SearchJob
-    queries: FloatMatrix
-    output_fields: Sequence[str] | None
-    expires_at: float
-
-    @property
-    def window(self) -> int:
-        """How many of the nearest rows decide the answer: those skipped, and those given."""
-        return self.job.offset + self.job.limit
-
-    def cut(self, found: Found) -> Found:
-        """Cut this search's hits of one query from those of a window at least as large."""
-        page = slice(self.job.offset, self.window)
-        distances = found.distances[page]
-        if self.job.round_decimal >= 0:
-            distances = distances.round(self.job.round_decimal)
-        return Found(found.ids[page], distances, None if found.places is None else found.places[page])
-
-
 class Choice(NamedTuple):
     """All that decides which rows are candidates: searches of an equal choice run in one pass."""
 
     field: str
     params: SearchParams
     condition: Filter | None
+    radius: float | None
+    range_filter: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """Searches of one choice over the same segments."""
+    """Searches of one choice over the same segments.
+
+    Attributes:
+        window: how many of the nearest rows each query gets at the most.
+        awaited: the searches' jobs; the pass goes on while somebody waits for any of them.
+        with_places: whether the hits are to say where their rows are.
+    """
 
     snapshot: Snapshot
     segments: Sequence[SegmentEntry]
     choice: Choice
-    searches: Sequence[Search]
+    window: int
+    awaited: Sequence[Awaited]
+    with_places: bool
 
     @property
     def field(self) -> VectorField:
@@ -77,19 +57,8 @@ class Pass:
 
     @property
     def limit(self) -> int:
-        """The largest window, but no more than there are rows."""
-        rows = sum(entry.rows for entry in self.segments)
-        return max(1, min(rows, max(search.window for search in self.searches)))
-
-    @property
-    def expires_at(self) -> float:
-        """When nobody waits for any of the searches."""
-        return max(search.expires_at for search in self.searches)
-
-    @property
-    def with_places(self) -> bool:
-        """Whether a search asks for fields, and so where its hits' rows are."""
-        return any(search.output_fields is not None for search in self.searches)
+        """The window, but no more than there are rows."""
+        return max(1, min(sum(entry.rows for entry in self.segments), self.window))
 
     def merged(self, found: Sequence[Hits], queries: int) -> list[Found]:
         """Merge what was found, slice by slice and in each slice segment by segment, into the hits of each query."""
@@ -97,8 +66,7 @@ class Pass:
             slices = range(0, len(found), len(self.segments))
             merged = [merge(found[at : at + len(self.segments)], self.limit) for at in slices]
         else:
-            primary_key = self.snapshot.manifest.schema.primary_key
-            merged = [no_hits(queries, self.field, primary_key, with_places=self.with_places)]
+            merged = [self._nothing(queries)]
         return [
             Found(
                 hits.ids[query, :count],
@@ -108,3 +76,12 @@ class Pass:
             for hits in merged
             for query, count in enumerate(hits.counts.tolist())
         ]
+
+    def no_hits(self) -> Found:
+        """Return what a query finds that finds nothing."""
+        nothing = self._nothing(1)
+        return Found(nothing.ids[0], nothing.distances[0], None if nothing.places is None else nothing.places[0])
+
+    def _nothing(self, queries: int) -> Hits:
+        primary_key = self.snapshot.manifest.schema.primary_key
+        return no_hits(queries, self.field, primary_key, with_places=self.with_places)

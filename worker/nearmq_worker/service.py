@@ -1,9 +1,13 @@
 """A worker process over RabbitMQ: starts the parts in order, watches over them, and stops them in order."""
 
 import logging
+import re
 import threading
+import time
 
 from nearmq.topology import Names
+from nearmq_index_store.blobs import open_notes
+from nearmq_worker.answered import AnsweredJobs
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.engine import Engine
 from nearmq_worker.receive import Delivery, Receiver
@@ -15,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: A connection's thread that has not turned for so long is blocked for good; the process is better started anew.
 _STUCK_S = 120.0
 _WATCH_S = 1.0
+#: How often the broker is asked whether it still knows the consumers.
+_LOOK_S = 30.0
 #: How long the broker may take to confirm that no more deliveries come.
 _CANCEL_S = 5.0
 
@@ -25,6 +31,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         names = Names(config.prefix)
+        self._answered = AnsweredJobs(open_notes(config.store, config.cache))
         self._receiver = Receiver(
             config.url,
             names=names,
@@ -35,9 +42,15 @@ class Worker:
             on_delivery=self._take,
         )
         self._settler = AmqpSettler(
-            config.url, self._receiver, names=names, worker=config.name, part_bytes=config.reply_part_bytes
+            config.url,
+            self._receiver,
+            names=names,
+            worker=config.name,
+            part_bytes=config.reply_part_bytes,
+            reply_pattern=None if config.reply_pattern is None else re.compile(config.reply_pattern),
+            answered=self._answered,
         )
-        self._engine = Engine(config, self._settler)
+        self._engine = Engine(config, self._settler, self._answered)
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -57,9 +70,14 @@ class Worker:
 
     def run(self) -> bool:
         """Wait until `request_stop`, then stop in order; False at once when a thread is stuck, as stopping would be."""
+        look_at = time.monotonic() + _LOOK_S
         while not self._stopping.wait(_WATCH_S):
-            if self._receiver.silent_s > _STUCK_S:
-                logger.critical(WORKER_STUCK, extra={"worker": self._config.name, "silent_s": self._receiver.silent_s})
+            if time.monotonic() > look_at:
+                look_at = time.monotonic() + _LOOK_S
+                self._receiver.look()
+            silent_s = max(self._receiver.silent_s, self._settler.silent_s)
+            if silent_s > _STUCK_S:
+                logger.critical(WORKER_STUCK, extra={"worker": self._config.name, "silent_s": silent_s})
                 return False
         self.stop()
         return True
@@ -76,6 +94,7 @@ class Worker:
         self._settler.flush(self._config.grace_s)
         self._receiver.stop()
         self._settler.stop()
+        self._answered.close()
         logger.info(WORKER_STOPPED, extra={"worker": self._config.name})
 
     def _take(self, delivery: Delivery) -> None:

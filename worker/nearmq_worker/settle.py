@@ -4,7 +4,7 @@
     answered, with a result or an error          reply published and confirmed, then acknowledged
     answered, and nobody asked for a reply       acknowledged
     answered, and no queue takes the reply       reply recorded in the dead letters, then acknowledged
-    cannot be parsed or answered, or is poison   job recorded in the dead letters with the reason, then acknowledged
+    cannot be answered, or is poison             job recorded in the dead letters with the reason, then acknowledged
     the dead letters take nothing                rejected: the broker delivers it again, up to its queue's limit
     not begun                                    given back
     the consuming connection was lost            nothing: the broker delivers it again
@@ -15,26 +15,24 @@ So a reply may come twice, and is never lost.
 
 import itertools
 import logging
+import re
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
-from nearmq.amqp import Connection, Publisher, Returned
+from nearmq.amqp import Connection, Outgoing, Publisher, Returned
+from nearmq.dead_letters import QUEUE_HEADER, REASON_HEADER, REPLY_TYPE
 from nearmq.errors import InvalidArgument, NearmqError, QueueFull
 from nearmq.parts import split
 from nearmq.topology import Names, check_reply_to, is_direct_reply_to
 from nearmq.transport import Message
+from nearmq_worker.answered import AnsweredJobs
 from nearmq_worker.receive import Delivery, Receiver
 from nearmq_worker.telemetry import JOB_DEAD, REPLY_DEAD
 
 logger = logging.getLogger(__name__)
-
-#: In the dead letters: why a message is there, and the queue that its job came from.
-REASON_HEADER = "nearmq-reason"
-QUEUE_HEADER = "nearmq-queue"
 
 #: All that a reply takes over from its job's headers.
 _TRACE_HEADERS = ("traceparent", "tracestate")
@@ -43,8 +41,16 @@ _TRACE_HEADERS = ("traceparent", "tracestate")
 class Settler(Protocol):
     """Ends deliveries, each once, after any number of `progress`. Safe for many threads; no method waits."""
 
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Say whether a delivery cannot be ended any more, since its job is delivered again."""
+        ...
+
     def answer(self, delivery: Delivery, body: bytes) -> None:
         """Send the job's last reply; the job is done."""
+        ...
+
+    def answer_all(self, answers: Iterable[tuple[Delivery, bytes]]) -> None:
+        """Send the last replies of a batch of jobs, together."""
         ...
 
     def progress(self, delivery: Delivery, body: bytes) -> None:
@@ -55,13 +61,18 @@ class Settler(Protocol):
         """Leave a job that was not begun to another worker."""
         ...
 
-    def dead(self, delivery: Delivery, reason: str) -> None:
-        """Set a job aside that cannot be answered, with the reason."""
+    def dead(self, delivery: Delivery, reason: str, body: bytes | None = None) -> None:
+        """Set a job aside with the reason, and send a reply too if there is one."""
+        ...
+
+    def submit(self, message: Message) -> None:
+        """Publish a job of the worker's own; nobody notices when it is lost."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outgoing:
+class _Reply(NamedTuple):
+    """A message to publish, and how."""
+
     exchange: str
     message: Message
     mandatory: bool
@@ -70,31 +81,37 @@ class _Outgoing:
 class _Settlement:
     """A delivery, and the messages that have to be confirmed before it is acknowledged."""
 
-    def __init__(self, delivery: Delivery, messages: Sequence[_Outgoing]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        messages: Sequence[_Reply],
+        on_end: Callable[["_Settlement", NearmqError | None], None],
+    ) -> None:
+        """Nothing is published yet.
+
+        Args:
+            on_end: called once, with the first fault if there is one.
+        """
         self.delivery = delivery
         self.messages = tuple(messages)
-        self._lock = threading.Lock()
+        self._on_end = on_end
+        # Its messages are published by one call, so they end in one thread.
         self._left = len(self.messages)
-        self._fault: BaseException | None = None
+        self._fault: NearmqError | None = None
 
-    def publish(self, publisher: Publisher, on_end: Callable[["_Settlement", BaseException | None], None]) -> None:
-        """Publish the messages; `on_end` is called once, with the first fault if there is one."""
-
-        def on_confirm(confirmed: Future[None]) -> None:
-            with self._lock:
-                self._left -= 1
-                self._fault = self._fault or confirmed.exception()
-                is_last = self._left == 0
-            if is_last:
-                on_end(self, self._fault)
-
-        for outgoing in self.messages:
-            confirmed = publisher.publish(outgoing.exchange, outgoing.message, mandatory=outgoing.mandatory)
-            confirmed.add_done_callback(on_confirm)
+    def outgoing(self) -> list[Outgoing]:
+        """Return the messages to publish."""
+        return [Outgoing(*message, on_end=self._on_confirm) for message in self.messages]
 
     def again(self) -> "_Settlement":
         """Return a copy to be published from the start."""
-        return _Settlement(self.delivery, self.messages)
+        return _Settlement(self.delivery, self.messages, self._on_end)
+
+    def _on_confirm(self, fault: NearmqError | None) -> None:
+        self._left -= 1
+        self._fault = self._fault or fault
+        if self._left == 0:
+            self._on_end(self, self._fault)
 
 
 class AmqpSettler:
@@ -102,11 +119,27 @@ class AmqpSettler:
 
     Args:
         part_bytes: a longer reply is sent in parts of so many bytes.
+        reply_pattern: turns hardened mode on: replies go through the exchange of replies alone, and only to names that
+            match the whole pattern. Without, they go straight to the queue, for which the default exchange is needed.
+        answered: is given the replies whose jobs come again.
     """
 
-    def __init__(self, url: str, receiver: Receiver, *, names: Names, worker: str, part_bytes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        receiver: Receiver,
+        *,
+        names: Names,
+        worker: str,
+        part_bytes: int,
+        reply_pattern: re.Pattern[str] | None = None,
+        answered: AnsweredJobs | None = None,
+    ) -> None:
         self._receiver = receiver
+        self._answered = answered or AnsweredJobs()
         self._names = names
+        self._reply_pattern = reply_pattern
+        self._reply_exchange = "" if reply_pattern is None else names.replies
         self._control_queue = names.control_queue(worker)
         self._part_bytes = part_bytes
         # Replies are numbered: random bytes for each cost a system call, and the lock of the interpreter with it.
@@ -124,42 +157,67 @@ class AmqpSettler:
         """Connect. Raises BrokerUnavailable or PermissionDenied when the first attempt fails."""
         self._connection.start()
 
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Whether the delivery's connection has given way to another."""
+        return self._receiver.is_lost(delivery)
+
     def healthy(self) -> bool:
         """Whether replies can be published."""
         return self._connection.healthy()
 
+    @property
+    def silent_s(self) -> float:
+        """As of a `Receiver`."""
+        return self._connection.silent_s
+
     def answer(self, delivery: Delivery, body: bytes) -> None:
         """Publish the reply, in parts if it is long, and acknowledge the job once all of it is confirmed."""
-        reply_to = delivery.message.reply_to
-        if reply_to is None:
-            self._receiver.settle(delivery, "ack")
-            return
-        try:
-            check_reply_to(reply_to, self._names)
-        except InvalidArgument as error:
-            self.dead(delivery, error.message)
-            return
-        self._begin(_Settlement(delivery, self._replies(delivery.message, reply_to, body, is_last=True)))
+        self.answer_all([(delivery, body)])
+
+    def answer_all(self, answers: Iterable[tuple[Delivery, bytes]]) -> None:
+        """Publish the replies in one burst, each as `answer` does."""
+        settlements = []
+        for delivery, body in answers:
+            reply_to = delivery.message.reply_to
+            if reply_to is None:
+                self._receiver.settle(delivery, "ack")
+                continue
+            try:
+                replies = self._replies(delivery.message, reply_to, body, is_last=True)
+            except InvalidArgument as error:
+                self.dead(delivery, error.message)
+                continue
+            settlements.append(_Settlement(delivery, replies, self._on_end))
+        self._begin(settlements)
 
     def progress(self, delivery: Delivery, body: bytes) -> None:
-        """Publish a reply that is not the last, at most once."""
+        """Publish a reply that is not the last, at most once; to an address that none is sent to, not at all."""
         reply_to = delivery.message.reply_to
         if reply_to is None:
             return
-        for outgoing in self._replies(delivery.message, reply_to, body, is_last=False):
-            self._publisher.publish(outgoing.exchange, outgoing.message, mandatory=outgoing.mandatory)
+        try:
+            replies = self._replies(delivery.message, reply_to, body, is_last=False)
+        except InvalidArgument:
+            return
+        self._publisher.publish(*(Outgoing(*reply, on_end=_nobody_notices) for reply in replies))
 
     def give_back(self, delivery: Delivery) -> None:
         """Return a job that was not begun; RabbitMQ counts this as a failure before 4.3 only."""
         self._receiver.settle(delivery, "nack")
 
-    def dead(self, delivery: Delivery, reason: str) -> None:
+    def dead(self, delivery: Delivery, reason: str, body: bytes | None = None) -> None:
         """Publish the job to the dead letters with the reason, and acknowledge it once that is confirmed.
 
-        Rejecting it for good would bring it there too, but cannot carry a reason.
+        Rejecting it for good would bring it there too, but cannot carry a reason. The reply is as one of `progress`.
         """
         logger.warning(JOB_DEAD, extra={"job_id": delivery.message.message_id, "reason": reason})
-        self._begin(_Settlement(delivery, [self._dead_letter(delivery, delivery.message, reason)]))
+        if body is not None:
+            self.progress(delivery, body)
+        self._begin([self._buried(delivery, [delivery.message], reason)])
+
+    def submit(self, message: Message) -> None:
+        """Publish a job of the worker's own."""
+        self._publisher.publish(Outgoing(self._names.jobs, message, mandatory=False, on_end=_nobody_notices))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was answered is confirmed and acknowledged; say whether it was in time."""
@@ -170,15 +228,17 @@ class AmqpSettler:
         """Close; what is not confirmed by now is answered again by another worker. May come twice."""
         self._connection.stop()
 
-    def _replies(self, job: Message, reply_to: str, body: bytes, *, is_last: bool) -> list[_Outgoing]:
+    def _replies(self, job: Message, reply_to: str, body: bytes, *, is_last: bool) -> list[_Reply]:
+        """Return a reply as the messages to publish; raises InvalidArgument where none may be sent."""
+        check_reply_to(reply_to, self._names, hardened=self._reply_pattern)
         message_id = f"{self._identity}.{next(self._numbers)}"
         trace = {name: job.headers[name] for name in _TRACE_HEADERS if name in job.headers}
         return [
-            _Outgoing(
-                exchange="",
+            _Reply(
+                exchange=self._reply_exchange,
                 message=Message(
                     routing_key=reply_to,
-                    type="reply",
+                    type=REPLY_TYPE,
                     message_id=message_id,
                     correlation_id=job.correlation_id or job.message_id,
                     headers=trace | headers,
@@ -189,27 +249,40 @@ class AmqpSettler:
             for headers, part in split(body, self._part_bytes)
         ]
 
-    def _dead_letter(self, delivery: Delivery, message: Message, reason: str) -> _Outgoing:
+    def _buried(self, delivery: Delivery, messages: Sequence[Message], reason: str) -> _Settlement:
+        letters = [self._dead_letter(delivery, message, reason) for message in messages]
+        return _Settlement(delivery, letters, self._on_end)
+
+    def _dead_letter(self, delivery: Delivery, message: Message, reason: str) -> _Reply:
         # x- is the broker's: what it counted belongs to the job's time in its queue.
         own = {name: value for name, value in message.headers.items() if not name.startswith("x-")}
         headers = own | {REASON_HEADER: reason, QUEUE_HEADER: delivery.queue}
-        return _Outgoing(exchange=self._names.dead, message=replace(message, headers=headers), mandatory=True)
+        return _Reply(exchange=self._names.dead, message=replace(message, headers=headers), mandatory=True)
 
-    def _begin(self, settlement: _Settlement) -> None:
+    def _begin(self, settlements: Sequence[_Settlement]) -> None:
         with self._changed:
-            self._open_settlements.add(settlement)
-        settlement.publish(self._publisher, self._on_end)
+            self._open_settlements.update(settlements)
+        self._publisher.publish(*(outgoing for settlement in settlements for outgoing in settlement.outgoing()))
 
-    def _on_end(self, settlement: _Settlement, fault: BaseException | None) -> None:
+    def _on_end(self, settlement: _Settlement, fault: NearmqError | None) -> None:
         if fault is None:
+            self._note(settlement)
             self._receiver.settle(settlement.delivery, "ack")
         elif not isinstance(fault, Returned | QueueFull | InvalidArgument):
             with self._changed:
                 self._lost.append(settlement)
+            if self._connection.is_ready:  # it was back before the loss was told here
+                self._connection.call(self._publish_lost)
             return
         else:
             self._bury(settlement, fault)
         self._end(settlement)
+
+    def _note(self, settlement: _Settlement) -> None:
+        """Keep a confirmed reply whose job cannot be acknowledged; one of several parts is too long to be kept."""
+        [first, *more] = settlement.messages
+        if not more and first.exchange != self._names.dead and not self._receiver.is_current(settlement.delivery):
+            self._answered.note(settlement.delivery.message, first.message.body)
 
     def _bury(self, settlement: _Settlement, fault: NearmqError) -> None:
         """Record a reply that nobody takes, or, when the dead letters take nothing either, return the job."""
@@ -222,8 +295,7 @@ class AmqpSettler:
             self._receiver.settle(delivery, "ack")
             return
         logger.warning(REPLY_DEAD, extra={"job_id": delivery.message.message_id, "reason": fault.message})
-        letters = [self._dead_letter(delivery, outgoing.message, fault.message) for outgoing in settlement.messages]
-        self._begin(_Settlement(delivery, letters))
+        self._begin([self._buried(delivery, [reply.message for reply in settlement.messages], fault.message)])
 
     def _end(self, settlement: _Settlement) -> None:
         with self._changed:
@@ -245,5 +317,9 @@ class AmqpSettler:
             lost, self._lost = self._lost, []
         for settlement in lost:
             if self._receiver.is_current(settlement.delivery):
-                self._begin(settlement.again())
+                self._begin([settlement.again()])
             self._end(settlement)
+
+
+def _nobody_notices(_: NearmqError | None) -> None:
+    """Let a message that is sent at most once be lost."""

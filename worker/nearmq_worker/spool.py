@@ -1,33 +1,60 @@
-"""The way of a segment's blobs into memory: each is copied to a local file, verified on the way, opened, and unlinked.
+"""The way of a segment's blobs into memory: copied to files that are verified on the way, mapped, and opened.
 
-No native loader sees a byte that was not verified against the manifest. The files are unlinked once they are open (the
-maps stay), so a spool holds only what is being loaded.
+No native library sees a byte that was not verified against the manifest (`spool_files.py`).
 """
 
 import logging
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nearmq_index_store.blobs import BlobStore
-from nearmq_index_store.digest import copy_blob
-from nearmq_index_store.manifest import BlobRef, SegmentEntry
+from nearmq_index_store.manifest import SegmentEntry
+from nearmq_index_store.rows import Rows, view_rows
 from nearmq_index_store.schema import Schema
-from nearmq_index_store.segment import Segment, open_rows, open_segment
+from nearmq_index_store.segment import Segment, open_segment
 from nearmq_index_store.staging import staging_folder
+from nearmq_worker.heap import trim_heap
+from nearmq_worker.spool_files import SpoolFiles
 from nearmq_worker.telemetry import SEGMENT_LOADED
 
 logger = logging.getLogger(__name__)
 
+#: Indexes that are fetched beside the rows of their segments.
+_INDEXES_AT_ONCE = 4
+
 
 class Spool:
-    """A folder of this process's own, under the configured one."""
+    """Opens segments over files of a shared folder, or of one that is this process's own.
 
-    def __init__(self, store: BlobStore, parent: Path) -> None:
-        self._store = store
-        self._stack = ExitStack()
-        self._folder = self._stack.enter_context(staging_folder(parent))
+    Attributes:
+        folder: for other files of this process; removed in the end.
+    """
+
+    def __init__(self, store: BlobStore, shared: Path | None, limit_bytes: int) -> None:
+        """Take the store that is read.
+
+        Args:
+            shared: where files are kept for the next process; None: under the system's temporary folder, not kept.
+            limit_bytes: of the files that are kept.
+
+        Raises:
+            InvalidArgument: others may write to the shared folder.
+        """
+        with ExitStack() as stack:
+            if shared is None:
+                self.folder = stack.enter_context(staging_folder(Path(tempfile.gettempdir())))
+                self._files = SpoolFiles(store, self.folder / "blobs", limit_bytes)
+            else:
+                self._files = SpoolFiles(store, shared, limit_bytes)
+                self.folder = stack.enter_context(staging_folder(shared))
+            stack.callback(self._files.close)
+            self._indexes = ThreadPoolExecutor(_INDEXES_AT_ONCE, thread_name_prefix="nearmq-spool")
+            stack.callback(self._indexes.shutdown, wait=False, cancel_futures=True)
+            self._stack = stack.pop_all()
 
     def open(self, entry: SegmentEntry, schema: Schema, field: str) -> Segment:
         """Fetch, verify and open one field of a segment.
@@ -35,23 +62,29 @@ class Spool:
         Raises:
             IndexCorrupt: a blob is missing, or fails its digest or its header's checks.
             StoreUnavailable: the store did not answer.
+            ResourceExhausted: the disk of the spool is full.
         """
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=f"{entry.id}-", dir=self._folder) as folder:
-            rows_path = self._fetch(entry.rows_blob, Path(folder, "rows.arrow"))
-            index_blob = entry.indexes[field].blob
-            index_path = None if index_blob is None else self._fetch(index_blob, Path(folder, "index"))
-            rows = open_rows(rows_path, entry.rows, schema)
-            segment = open_segment(entry, schema.field(field), rows, index_path)
-        load_ms = round((time.monotonic() - began) * 1_000, 3)
-        logger.info(SEGMENT_LOADED, extra={"segment": entry.id, "field": field, "rows": entry.rows, "load_ms": load_ms})
-        return segment
+        with _opening(entry, field):
+            blob = entry.indexes[field].blob
+            index_file = None if blob is None else self._indexes.submit(self._files.map, blob)
+            rows = view_rows(self._files.map(entry.rows_blob), entry.rows, schema)
+            return open_segment(entry, schema.field(field), rows, None if index_file is None else index_file.result())
+
+    def open_rows(self, entry: SegmentEntry, schema: Schema) -> Rows:
+        """Fetch, verify and open the rows of a segment without any index; errors are those of `open`."""
+        with _opening(entry, None):
+            return view_rows(self._files.map(entry.rows_blob), entry.rows, schema)
 
     def close(self) -> None:
-        """Remove the folder. May come twice."""
+        """End the threads, and remove the folder. May come twice."""
         self._stack.close()
 
-    def _fetch(self, ref: BlobRef, path: Path) -> Path:
-        with path.open("wb") as file:
-            copy_blob(self._store, ref, file)
-        return path
+
+@contextmanager
+def _opening(entry: SegmentEntry, field: str | None) -> Iterator[None]:
+    """Log how long the opening of a segment took, and give back the memory that it took besides."""
+    began = time.monotonic()
+    yield
+    trim_heap()
+    load_ms = round((time.monotonic() - began) * 1_000, 3)
+    logger.info(SEGMENT_LOADED, extra={"segment": entry.id, "field": field, "rows": entry.rows, "load_ms": load_ms})

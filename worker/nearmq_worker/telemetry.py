@@ -9,6 +9,8 @@ from nearmq.jobs import Reply, SearchJob
 from nearmq_worker.batching import Task
 
 JOB_ANSWERED = "job answered"
+ANSWERED_AGAIN = "job answered from its note"
+REPLIES_NOT_NOTED = "replies cannot be noted"
 JOB_FAILED = "job failed"
 JOB_REFUSED = "job refused"
 JOB_DEAD = "job dead-lettered"
@@ -20,6 +22,8 @@ WORKER_STOPPED = "worker stopped"
 WORKER_STUCK = "worker is stuck"
 SEGMENT_LOADED = "segment loaded"
 SEGMENTS_RELEASED = "segments released"
+COMPACTION_ASKED = "compaction asked for"
+WRITES_SLOWED = "writes slowed down"
 STORE_MAY_LOSE = "store may lose writes"
 
 logger = logging.getLogger("nearmq_worker.jobs")

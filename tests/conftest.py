@@ -1,7 +1,11 @@
 """Fixtures that lend real servers; see `tests/servers`."""
 
 import contextlib
+import faulthandler
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +14,27 @@ import pytest
 from tests import servers
 from tests.servers.redis import Database
 from tests.servers.virtual_hosts import VirtualHosts
+
+#: The process ends so soon after the last test, else it says in which threads it hangs.
+_END_S = 60.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, since only the outermost conftest may add options."""
+    parser.addoption("--seeds", type=int, default=1, help="runs of each fault test, each with another seed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Let no thread that a test has left behind keep the process, and whoever waits for it, for ever."""
+
+    def end() -> None:
+        time.sleep(_END_S)
+        faulthandler.dump_traceback(sys.__stderr__)
+        os._exit(exitstatus)
+
+    threading.Thread(target=end, name="end of tests", daemon=True).start()
+    faulthandler.dump_traceback_later(2 * _END_S, exit=True, file=sys.__stderr__)  # should no Python run by then
 
 
 @pytest.fixture(scope="session", autouse=True)

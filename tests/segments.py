@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nearmq_index_store.distances import exact_distances
 from nearmq_index_store.indexes import index_kind
 from nearmq_index_store.manifest import BlobRef, IndexEntry, KeysEntry, SegmentEntry
+from nearmq_index_store.mapped import map_file
 from nearmq_index_store.schema import ID_COLUMN, IndexSpec, Metric, Schema, VectorField
 from nearmq_index_store.segment import BuiltSegment, Segment, build_segment, open_rows, open_segment
+
+
+def distances_to(query: np.ndarray, vectors: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
+    """The exact distances of one query to some rows."""
+    return exact_distances(query[np.newaxis], np.zeros(len(rows), np.int64), vectors, rows, metric)
 
 
 def vector_field(dim: int, metric: Metric, kind: str = "FLAT", name: str = "vector", **params: int) -> VectorField:
@@ -39,7 +46,13 @@ def entry_of(built: BuiltSegment) -> SegmentEntry:
         rows_blob=nowhere,
         keys=KeysEntry(blob=nowhere, min=built.key_min, max=built.key_max),
         indexes={
-            name: IndexEntry(kind=index.kind, params=index.params, blob=None, memory_bytes=index.memory_bytes)
+            name: IndexEntry(
+                kind=index.kind,
+                params=index.params,
+                blob=None,
+                memory_bytes=index.memory_bytes,
+                recalls=dict(index.recalls),
+            )
             for name, index in built.indexes.items()
         },
     )
@@ -47,7 +60,8 @@ def entry_of(built: BuiltSegment) -> SegmentEntry:
 
 def open_built(built: BuiltSegment, schema: Schema, field: VectorField) -> Segment:
     rows = open_rows(built.rows_path, built.rows, schema)
-    return open_segment(entry_of(built), field, rows, built.indexes[field.name].path)
+    path = built.indexes[field.name].path
+    return open_segment(entry_of(built), field, rows, None if path is None else map_file(path))
 
 
 def make_segment(

@@ -13,11 +13,14 @@ from ulid import ULID
 import nearmq
 from nearmq.amqp import apply_topology
 from nearmq.client import Client
+from nearmq.job_message import job_message
 from nearmq.jobs import Job, Reply
 from nearmq.topology import declarations
 from nearmq.transport import Message
+from nearmq_index_store import intents
 from nearmq_index_store.blobs import BlobStore, open_store
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.commit import Write
 from nearmq_index_store.segment import build_segment, store_segment
 from nearmq_worker.cache import CacheStats
 from nearmq_worker.config import WorkerConfig
@@ -47,9 +50,14 @@ class World:
 
     def reply_to(self, job: Job, **properties: object) -> Reply:
         """Publish a job with other properties than the client's own, and return its reply; raises its error."""
-        message = self.client._message(job, reply_to=self.client._transport.reply_to)
+        message = job_message(job, reply_to=self.client._transport.reply_to)
         changed = Message(**{name: getattr(message, name) for name in Message.__slots__} | properties)
         return self.client._requests.submit(changed, timeout_s=30).result()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The store as it is, past all that the worker remembers."""
+        return Catalog(self.store)
 
     def cache(self) -> CacheStats:
         return self.engine._cache.stats()
@@ -81,6 +89,11 @@ def fill(
             built = build_segment(table.take(pa.array(part)), manifest.schema, Path(folder), threads=1)
             entries.append(store_segment(store, manifest.collection_id, partition, built))
     catalog.append(manifest.collection_id, entries, job_id=str(ULID()), create_partitions=True)
+
+
+def delete(store: BlobStore, collection: str, ids: Sequence[int] | Sequence[str]) -> None:
+    """Delete the rows of a collection that have these ids, as one version."""
+    Catalog(store).write(collection, [Write(job_id=str(ULID()), intent=intents.delete(ids), keys=ids)])
 
 
 @contextmanager

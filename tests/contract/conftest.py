@@ -25,9 +25,10 @@ class Place:
 
     url: str
     cache_url: str | None = None
+    signing_key_file: Path | None = None
 
     def open(self) -> BlobStore:
-        return open_store(self.url, self.cache_url)
+        return open_store(self.url, self.cache_url, self.signing_key_file)
 
 
 #: One request at a time, since moto looks for a key and then writes it: two of racing conditional puts could both win.
@@ -81,22 +82,32 @@ def file_url(tmp_path: Path) -> str:
     return f"file:{tmp_path / 'store'}"
 
 
+@pytest.fixture
+def signing_key_file(tmp_path: Path) -> Path:
+    """A file of two keys."""
+    file = tmp_path / "keys"
+    file.write_text(f"{'1a' * 32}\n{'2b' * 32}\n")
+    return file
+
+
 _KINDS = {
-    "memory": ("memory:", False),
-    "file": ("file_url", False),
-    "s3": ("s3_url", False),
-    "redis": ("redis_url", False),
-    "cached-memory": ("memory:", True),
-    "cached-file": ("file_url", True),
+    "memory": "memory:",
+    "file": "file_url",
+    "s3": "s3_url",
+    "redis": "redis_url",
+    "cached-memory": "memory:",
+    "cached-file": "file_url",
+    "signed-memory": "memory:",
 }
-_SHARED_KINDS = [kind for kind, (url, _) in _KINDS.items() if url != "memory:"]
+_SHARED_KINDS = [kind for kind, url in _KINDS.items() if url != "memory:"]
 
 
 def _place(kind: str, request: pytest.FixtureRequest) -> Place:
-    url, is_cached = _KINDS[kind]
+    url = _KINDS[kind]
     return Place(
         url if url.endswith(":") else request.getfixturevalue(url),
-        request.getfixturevalue("redis_url") if is_cached else None,
+        request.getfixturevalue("redis_url") if kind.startswith("cached") else None,
+        request.getfixturevalue("signing_key_file") if kind.startswith("signed") else None,
     )
 
 
@@ -115,7 +126,7 @@ def shared_place(request: pytest.FixtureRequest) -> Place:
 @pytest.fixture(params=["embedded", pytest.param("amqp", marks=[pytest.mark.broker, pytest.mark.redis])])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A client with a worker behind it: in its process over a folder, and through RabbitMQ over Redis."""
-    settings = {"threads": 2, "result_hits": 100_000}
+    settings = {"threads": 2, "result_hits": 100_000, "result_bytes": 1 << 20}
     if request.param == "embedded":
         with embedded_world(f"file:{tmp_path}", **settings) as made:
             yield made

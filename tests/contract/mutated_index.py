@@ -11,6 +11,7 @@ import numpy as np
 
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.mapped import map_file
 from nearmq_index_store.schema import IndexSpec, VectorField
 
 MUTANTS = 200
@@ -42,7 +43,7 @@ def main(kind_name: str, file: str, rows: int, dim: int, seed: int) -> None:
             path = Path(folder, str(number))
             path.write_bytes(mutate(data, random, number))
             try:
-                index = kind.open(path, params, vectors, "L2")
+                index = kind.open(map_file(path), params, vectors, "L2")
             except IndexCorrupt:
                 refused += 1
                 continue

@@ -72,23 +72,6 @@ def test_the_client_checks_before_it_publishes(world: World):
         collection.search(np.zeros((1, 3)), param={"params": {}}, params={"ef": 64})
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"ids": [1], "vectors": None},
-        {"radius": 1.0},
-        {"range_filter": 1.0},
-        {"explain": True},
-    ],
-    ids=str,
-)
-def test_what_this_release_does_not_serve_is_refused_by_name(world: World, good: SearchJob, fields: dict[str, Any]):
-    asked = {"collection": "books", "limit": 2, "vectors": good.vectors} | fields
-    with pytest.raises(InvalidArgument, match="not served by this release") as caught:
-        world.client.submit(SearchJob(**asked)).result()
-    assert caught.value.field in fields
-
-
 def test_jobs_on_a_collection_that_is_not_there_are_answered(world: World):
     collection = world.client.collection("nothing")
     for call in (lambda: collection.search([[1.0]]), collection.load, collection.release, collection.describe):

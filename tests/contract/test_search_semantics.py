@@ -256,6 +256,17 @@ def test_load_and_release_row_search_loads_by_itself_load_pins_and_release_frees
     assert world.cache().bytes == 0
 
 
+def test_a_load_reports_the_share_of_the_bytes_and_not_of_the_segments(world: World):
+    collection = world.client.create_collection("c", dim=64, index="FLAT")
+    world.add("c", range(10), rows(10, 64), partition="few")
+    world.add("c", range(10, 4_000), rows(3_990, 64), partition="many")
+    progress: list[float] = []
+    collection.load(on_progress=progress.append)
+    between = [share for share in progress if 0 < share < 1]
+    assert between
+    assert not any(0.1 < share < 0.9 for share in between)
+
+
 def test_deadline_row_an_expired_job_is_answered_before_anything_loads(world: World):
     world.client.create_collection("c", dim=4, index="FLAT")
     world.add("c", range(4), rows(4, 4))

@@ -16,6 +16,7 @@ from nearmq.jobs import ListJob
 from nearmq.transport import Message, Transport
 from nearmq_worker.config import WorkerConfig
 from nearmq_worker.embedded import EmbeddedTransport
+from tests.confirms import published
 from tests.contract.echo import echo_worker
 
 PATIENCE_S = 60
@@ -68,14 +69,14 @@ def list_job(reply_to: str | None, *, correlation_id: str | None = None) -> Mess
 
 def test_a_job_is_confirmed_and_answered_under_its_id(transport: Transport, replies: "queue.Queue[Message]"):
     job = list_job(transport.reply_to)
-    assert transport.publish(job).result(PATIENCE_S) is None
+    assert published(transport, job).result(PATIENCE_S) is None
     reply = replies.get(timeout=PATIENCE_S)
     assert (reply.type, reply.correlation_id) == ("reply", job.message_id)
     assert reply.message_id != job.message_id
 
 
 def test_a_reply_carries_the_correlation_id_of_its_job(transport: Transport, replies: "queue.Queue[Message]"):
-    transport.publish(list_job(transport.reply_to, correlation_id="mine")).result(PATIENCE_S)
+    published(transport, list_job(transport.reply_to, correlation_id="mine")).result(PATIENCE_S)
     assert replies.get(timeout=PATIENCE_S).correlation_id == "mine"
 
 
@@ -83,7 +84,8 @@ def test_every_job_of_many_threads_is_answered(transport: Transport, replies: "q
     jobs = [list_job(transport.reply_to) for _ in range(800)]
     confirms: list[Future[None]] = []
     threads = [
-        threading.Thread(target=lambda part=jobs[n::4]: confirms.extend(map(transport.publish, part))) for n in range(4)
+        threading.Thread(target=lambda part=jobs[n::4]: confirms.extend(published(transport, job) for job in part))
+        for n in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -96,9 +98,9 @@ def test_every_job_of_many_threads_is_answered(transport: Transport, replies: "q
 
 
 def test_a_job_without_reply_address_is_taken_all_the_same(transport: Transport, replies: "queue.Queue[Message]"):
-    transport.publish(list_job(None)).result(PATIENCE_S)
+    published(transport, list_job(None)).result(PATIENCE_S)
     asked = list_job(transport.reply_to)
-    transport.publish(asked).result(PATIENCE_S)
+    published(transport, asked).result(PATIENCE_S)
     assert replies.get(timeout=PATIENCE_S).correlation_id == asked.message_id
 
 
@@ -119,10 +121,10 @@ def test_stop_may_come_twice_and_then_nothing_is_published(transport: Transport)
     transport.stop()
     transport.stop()
     with pytest.raises(BrokerUnavailable):
-        transport.publish(list_job(transport.reply_to)).result(PATIENCE_S)
+        published(transport, list_job(transport.reply_to)).result(PATIENCE_S)
 
 
 def test_stop_may_come_before_start(transport: Transport):
     transport.stop()
     with pytest.raises(BrokerUnavailable):
-        transport.publish(list_job(transport.reply_to)).result(PATIENCE_S)
+        published(transport, list_job(transport.reply_to)).result(PATIENCE_S)

@@ -10,11 +10,14 @@ import pytest
 
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
 from nearmq_index_store.indexes import INDEX_KINDS, index_kind
+from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.cells import Cells, Visits
 from nearmq_index_store.indexes.protocol import SearchParams
+from nearmq_index_store.mapped import map_file
 from nearmq_index_store.schema import METRICS
 from nearmq_index_store.search import resolve, search_part
 from nearmq_index_store.segment import Segment
-from tests.segments import make_segment, schema_of, vector_field
+from tests.segments import distances_to, make_segment, schema_of, vector_field
 
 ROWS, DIM = 1_500, 16
 DECLARED = {
@@ -100,6 +103,71 @@ def make_exact(segment: Segment) -> Segment:
     vectors = segment.rows.vectors(segment.field.name)
     index = index_kind("FLAT").open(None, {}, vectors, segment.field.metric)
     return Segment(entry=segment.entry, field=segment.field, rows=segment.rows, index=index)
+
+
+def masks() -> dict[str, np.ndarray]:
+    """Allowed rows: at random, one, all, and those that lie in one direction."""
+    random = np.random.default_rng(4).random(ROWS)
+    side = VECTORS @ np.random.default_rng(5).standard_normal(DIM)
+    return {
+        "half": random < 0.5,
+        "most": random < 0.9,
+        "few": random < 0.01,
+        "one": np.arange(ROWS) == 700,
+        "all": np.ones(ROWS, dtype=bool),
+        "side": side > np.quantile(side, 0.7),
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 10, 700])
+def test_candidates_among_some_rows_are_allowed_enough_and_none_twice(segment: Segment, limit: int):
+    params = resolved(segment, limit)
+    for name, mask in masks().items():
+        allowed = AllowedRows(mask[np.asarray(segment.rows.ids)])
+        index = segment.index.among(allowed)
+        if index is None:
+            assert segment.field.index.kind == "FLAT"
+            return
+        found = index.candidates(QUERIES[:20], limit, params)
+        assert len(found) == 20
+        assert index.cost(params) > 0
+        for rows in found:
+            if rows is not None:
+                assert allowed.mask[rows].all()
+                assert len(np.unique(rows)) == len(rows) >= min(limit, allowed.count)
+        if name in ("half", "most", "all"):
+            assert sum(rows is None for rows in found) <= 5
+
+
+def test_a_query_among_some_rows_gets_the_same_alone_as_in_a_batch(segment: Segment):
+    params = resolved(segment, 20)
+    for mask in masks().values():
+        index = segment.index.among(AllowedRows(mask))
+        if index is None:
+            return
+        together = index.candidates(QUERIES, 20, params)
+        for query, rows in zip(QUERIES, together, strict=True):
+            (alone,) = index.candidates(query[np.newaxis], 20, params)
+            assert (alone is None) == (rows is None)
+            if alone is not None:
+                assert sorted(alone) == sorted(rows)
+
+
+@pytest.mark.parametrize("allowed", ["half", "most", "side"])
+def test_recall_among_some_rows_is_at_least_095_where_the_index_answers(segment: Segment, allowed: str):
+    mask = masks()[allowed][np.asarray(segment.rows.ids)]
+    index = segment.index.among(AllowedRows(mask))
+    if index is None:
+        return
+    vectors, metric = segment.rows.vectors("vector"), segment.field.metric
+    sign = 1 if metric == "L2" else -1
+    shares = []
+    for query, rows in zip(QUERIES, index.candidates(QUERIES, 10, resolved(segment, 10)), strict=True):
+        if rows is not None:
+            found = np.sort(sign * distances_to(query, vectors, rows, metric))[:10]
+            exact = np.sort(sign * distances_to(query, vectors, np.flatnonzero(mask), metric))[:10]
+            shares.append((found <= exact[-1] + 1e-5).mean())
+    assert np.mean(shares or [1]) >= 0.95
 
 
 def test_ivf_flat_over_all_cells_equals_flat(tmp_path: Path):
@@ -202,7 +270,7 @@ def test_defaults_are_the_documented_ones():
     defaults = {kind: index_kind(kind).resolve({}, vector_field(DIM, "L2", kind), 10) for kind in INDEX_KINDS}
     assert defaults == {
         "FLAT": SearchParams(),
-        "HNSW": SearchParams(ef=64),
+        "HNSW": SearchParams(ef=64, candidates=16),
         "IVF_FLAT": SearchParams(nprobe=48, candidates=128),
         "IVF_SQ8": SearchParams(nprobe=48, candidates=32),
         "IVF_PQ": SearchParams(nprobe=48, candidates=128),
@@ -224,7 +292,22 @@ def test_an_index_of_other_rows_or_params_is_corrupt(tmp_path: Path, kind: str):
     others += [(VECTORS, built.params | {key: value * 2}) for key, value in built.params.items()]
     for vectors, params in others:
         with pytest.raises(IndexCorrupt):
-            index_kind(kind).open(built.path, params, vectors, "L2")
+            index_kind(kind).open(map_file(built.path), params, vectors, "L2")
+
+
+@pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
+def test_an_empty_index_file_is_corrupt(tmp_path: Path, kind: str):
+    field = vector_field(DIM, "L2", kind, **DECLARED[kind])
+    (tmp_path / "index").touch()
+    with pytest.raises(IndexCorrupt):
+        index_kind(kind).open(map_file(tmp_path / "index"), field.index.params, VECTORS, "L2")
+
+
+def test_a_cell_whose_distance_is_beyond_float32_is_visited_last():
+    cells = Cells(np.array([[1e30], [0]], np.float32), np.array([0, 1, 2]), np.array([0, 1]))
+    ((_, visited),) = Visits(cells, "L2").choose(np.zeros((1, 1), np.float32), nprobe=1, at_least=2)
+    assert visited.cells.tolist() == [[1, 0]]
+    assert visited.distances.tolist() == [[0, np.inf]]
 
 
 @pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])

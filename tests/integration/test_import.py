@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nearmq_index_store import intents
 from nearmq_index_store.blobs import open_store
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.commit import Write
 from nearmq_index_store.digest import copy_blob
 from nearmq_index_store.errors import (
     AlreadyExists,
@@ -25,6 +27,7 @@ from nearmq_index_store.errors import (
     StoreError,
     StoreUnavailable,
 )
+from nearmq_index_store.gc import Garbage, collect_garbage
 from nearmq_index_store.importing import Imported, ImportOptions, Progress, import_rows
 from nearmq_index_store.rows import Rows, open_rows
 from nearmq_index_store.schema import IndexSpec, ScalarField, Schema, VectorField
@@ -197,7 +200,7 @@ def test_several_fields_and_string_keys_come_from_one_table_into_even_segments(i
     imported = importer.run(name, segment_bytes=300 * 4 * (4 + DIM))
 
     assert [entry.rows for entry in imported.segments] == [250] * 4
-    assert imported.manifest.version == 2
+    assert imported.version == 2
     assert_equal(importer.rows("title"), ids, titles)
     assert_equal(importer.rows("text"), ids, texts)
     assert importer.is_clean()
@@ -302,8 +305,8 @@ def test_an_import_may_make_its_partition_in_the_same_version(importer: Importer
         importer.run(name, partition="2024")
     imported = importer.run(name, partition="2024", create_partition=True)
 
-    assert imported.manifest.version == 2
-    assert imported.manifest.partitions == ("2024", "_default")
+    assert imported.version == 2
+    assert importer.catalog.snapshot("books").manifest.partitions == ("2024", "_default")
     assert {entry.partition for entry in importer.catalog.snapshot("books").segments} == {"2024"}
 
 
@@ -347,7 +350,11 @@ BAD_FILES: dict[str, tuple[Bad, type[StoreError], str]] = {
         InvalidArgument,
         "x.arrow: cannot be read as Arrow IPC",
     ),
-    "ending": (lambda _: "x.csv", InvalidArgument, "expected a name that ends in .npy, .parquet or .arrow"),
+    "ending": (
+        lambda to: to.write("x.xls", b"id"),
+        InvalidArgument,
+        "x.xls: expected a folder .*, or a name that ends in .npy, .parquet, .arrow, .csv, .jsonl or .ndjson",
+    ),
     "unknown and missing columns": (
         lambda to: to.parquet("x.parquet", id=NUMBERED, vectr=GOOD, year=NUMBERED),
         InvalidArgument,
@@ -441,6 +448,19 @@ def test_a_key_that_the_collection_has_is_refused_by_name(importer: Importer, pr
         importer.run(importer.parquet("y.parquet", id=pa.array(more), vector=GOOD))
 
 
+@pytest.mark.parametrize("primary_key", ["int64", "string"])
+def test_a_key_whose_row_was_deleted_is_new_again(importer: Importer, primary_key: str):
+    importer.create(primary_key=primary_key)
+    keys = {"int64": [10, 20, 30], "string": ["ten", "twenty", "thirty"]}[primary_key]
+    importer.run(importer.parquet("x.parquet", id=pa.array(keys), vector=GOOD))
+    importer.catalog.write("books", [Write(job_id="delete", intent=intents.delete(keys[:2]))])
+
+    importer.run(importer.parquet("y.parquet", id=pa.array(keys[:1]), vector=GOOD[:1]))
+
+    with pytest.raises(AlreadyExists, match=f"got {keys[2]!r}"):
+        importer.run(importer.parquet("z.parquet", id=pa.array(keys[1:]), vector=GOOD[1:]))
+
+
 def test_a_key_that_comes_while_the_import_runs_is_refused_at_the_commit(importer: Importer):
     importer.create()
     first = importer.parquet("x.parquet", id=NUMBERED, vector=GOOD)
@@ -473,10 +493,42 @@ def test_an_import_outlasts_a_store_that_is_away_for_a_moment(importer: Importer
         put(key, *parts)
 
     monkeypatch.setattr(store, "put", put_sometimes)
-    monkeypatch.setattr("nearmq_index_store.importing._PATIENCE_S", (0.0,) * 3)
+    monkeypatch.setattr("nearmq_index_store.import_run._PATIENCE_S", (0.0,) * 3)
     importer.run(importer.npy("x.npy", vectors()))
 
     assert len(importer.rows()) == ROWS
+
+
+def test_an_import_commits_what_it_staged_hours_before_a_garbage_collection(importer: Importer):
+    importer.create()
+    [collection_id] = importer.catalog.every_id()
+    name = importer.npy("x.npy", vectors())
+    removed: list[Garbage] = []
+
+    def collect(progress: Progress) -> None:
+        if progress.stage == "committing":
+            removed.extend(
+                collect_garbage(
+                    Catalog(importer.catalog.store),
+                    [collection_id],
+                    keep_s=0,
+                    grace_s=0,
+                    on_problem=lambda _, error: pytest.fail(error.message),
+                    clock=lambda: time.time() + 5 * 3_600,
+                )
+            )
+
+    import_rows(
+        importer.catalog,
+        "books",
+        lambda schema: open_source(importer.folder / name, schema),
+        ImportOptions(folder=importer.folder, segment_bytes=8_192),
+        on_progress=collect,
+    )
+
+    assert [garbage.blobs for garbage in removed] == [frozenset()]
+    assert len(importer.rows()) == ROWS
+    assert list(importer.catalog.store.list(f"{collection_id}/hold/")) == []
 
 
 def test_verify_names_each_blob_that_was_changed_lost_or_swapped(importer: Importer):
@@ -539,6 +591,7 @@ import sys
 from pathlib import Path
 from nearmq_index_store.blobs import open_store
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.gc import Garbage, collect_garbage
 from nearmq_index_store.importing import ImportOptions, import_rows
 from nearmq_index_store.sources import open_source
 

@@ -1,4 +1,4 @@
-"""The README's embedded example runs as it stands."""
+"""The README's embedded examples run as they stand."""
 
 import re
 import shlex
@@ -11,12 +11,12 @@ import pytest
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def test_the_embedded_example_runs_as_it_stands(
+def test_the_embedded_examples_run_as_they_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
     text = README.read_text()
-    create, search = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    create, search, change = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     command = next(line.strip() for line in text.splitlines() if line.strip().startswith("nearmq store import books"))
     names: dict[str, object] = {}
     exec(create, names)
@@ -26,3 +26,8 @@ def test_the_embedded_example_runs_as_it_stands(
     printed = capsys.readouterr().out
     assert printed.startswith("[  0 ")  # the first row is nearest to itself
     assert "TimingMs" in printed
+    exec(change, names)
+    found, read, *batches = capsys.readouterr().out.splitlines()
+    assert all(int(year) > 2000 for year in re.findall(r"\d{4}", found))
+    assert read == "144 {'id': 60, 'year': 2010}"
+    assert "(100, 64)" in " ".join(batches)

@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import nearmq
@@ -42,6 +43,31 @@ def test_a_file_takes_the_lines_and_a_filter_and_fields_go_along(files: Path):
     lines = [json.loads(line) for line in (files / "hits.jsonl").read_text().splitlines()]
     assert len(lines) == 500
     assert all(line["fields"]["year"] == line["ids"] and min(line["ids"]) >= 300 for line in lines)
+
+
+def test_a_parquet_file_takes_a_row_a_hit_with_the_metric_and_the_version(files: Path):
+    arguments = ["--output-field", "*", "--expr", "year >= 1", "-o", "hits.parquet", "--job-queries", "99"]
+    assert run(["search", "books", "queries.npy", "-k", "3", *arguments]) == 0
+    table = pq.read_table(files / "hits.parquet")
+    assert table.column_names == ["query_id", "rank", "id", "distance", "year"]
+    assert table["query_id"].to_pylist() == [query for query in range(500) for _ in range(3)]
+    assert table["rank"].to_pylist() == [1, 2, 3] * 500
+    assert table["year"].equals(table["id"])
+    assert table["id"].to_pylist()[3::3] == list(range(1, 500))
+    assert json.loads(table.schema.metadata[b"nearmq"]) == {
+        "collection": "books",
+        "field": "vector",
+        "metric_type": "L2",
+        "version": 2,
+        "queries": 500,
+    }
+
+
+def test_a_parquet_file_of_a_search_that_failed_is_not_there(files: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["search", "books", "queries.npy", "--expr", "yeer > 1", "-o", "hits.parquet"]) == 1
+    assert run(["search", "boks", "queries.npy", "-o", "hits.parquet"]) == 1
+    assert "did you mean 'books'" in capsys.readouterr().err
+    assert not [path for path in files.iterdir() if "hits" in path.name]
 
 
 @pytest.mark.usefixtures("files")

@@ -12,6 +12,7 @@ import pytest
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.schema import Metric
 from nearmq_index_store.search import resolve, search_part
+from nearmq_index_store.segment import Segment
 from tests.segments import make_segment, schema_of, vector_field
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "pypi_minilm_30k.f16.npy"
@@ -51,15 +52,38 @@ def test_flat_equals_the_numpy_oracle(data: np.ndarray, truth: tuple[Metric, np.
     np.testing.assert_allclose(distances, exact, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
-def test_recall_at_10_at_the_defaults_is_at_least_095(
-    kind: str, data: np.ndarray, truth: tuple[Metric, np.ndarray], tmp_path: Path
-):
+class Indexed:
+    """A segment of one kind, and what its queries must find."""
+
+    def __init__(self, segment: Segment, queries: np.ndarray, truth: np.ndarray) -> None:
+        self.segment, self.queries, self.truth = segment, queries, truth
+
+    def recall(self, **params: float) -> float:
+        field = self.segment.field
+        _, resolved = resolve(schema_of(field), field=None, metric_type=None, params=params, limit=LIMIT)
+        found = search_part(self.segment, self.queries, LIMIT, resolved).distances
+        sign = 1 if field.metric == "L2" else -1
+        return float((sign * found <= sign * self.truth[:, -1:] + 1e-5).mean())
+
+
+@pytest.fixture(scope="module", params=["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
+def indexed(
+    request: pytest.FixtureRequest,
+    data: np.ndarray,
+    truth: tuple[Metric, np.ndarray],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Indexed:
     metric, distances = truth
-    field = vector_field(data.shape[1], metric, kind)
-    segment = make_segment(tmp_path, field, data[:ROWS], range(ROWS), threads=2)
-    _, params = resolve(schema_of(field), field=None, metric_type=None, params={}, limit=LIMIT)
-    hits = search_part(segment, data[ROWS:], LIMIT, params)
-    sign = 1 if metric == "L2" else -1
-    recall = (sign * hits.distances <= sign * distances[:, -1:] + 1e-5).mean()
-    assert recall >= 0.95
+    field = vector_field(data.shape[1], metric, request.param)
+    segment = make_segment(tmp_path_factory.mktemp(request.param), field, data[:ROWS], range(ROWS), threads=2)
+    return Indexed(segment, data[ROWS:], distances)
+
+
+def test_recall_at_10_at_the_defaults_is_at_least_095(indexed: Indexed):
+    assert indexed.recall() >= 0.95
+
+
+def test_the_recall_that_is_asked_for_is_reached_and_hardly_more(indexed: Indexed):
+    for asked in (0.8, 0.9, 0.95, 0.99):
+        assert asked - 0.01 <= indexed.recall(recall=asked) <= asked + 0.8 * (1 - asked), asked
+    assert indexed.recall(recall=1) == 1

@@ -3,6 +3,7 @@
     find.py        which servers this run uses, and the one line to say when there are none
     rabbitmq.py        a private broker from the installed binaries
     virtual_hosts.py   virtual hosts of one's own on a broker that others use too
+    certificates.py    an authority that signs the certificates of servers and clients
     redis.py           a private Redis from the installed binary, and a database of one's own on any Redis
     compose.py         the same two through docker compose, where no binaries are installed
     processes.py       free ports, waiting for readiness, ending processes

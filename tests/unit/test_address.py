@@ -2,7 +2,7 @@
 
 import pytest
 
-from nearmq.amqp import Address, parse_url
+from nearmq.amqp import Address, parse_url, parse_urls
 from nearmq.errors import InvalidArgument
 
 
@@ -23,6 +23,14 @@ def test_a_url_is_read_as_rabbitmq_specifies_it(url: str, expected: tuple[object
     address = parse_url(url)
     assert (address.host, address.port, address.virtual_host, address.user, address.password) == expected
     assert (address.tls is not None) == url.startswith("amqps")
+
+
+def test_a_url_of_several_hosts_says_the_rest_for_all_of_them():
+    addresses = parse_urls("amqp://u:p%2C@one:10,two,[::1]:30/v?heartbeat=7")
+    assert [str(address) for address in addresses] == ["one:10", "two:5672", "::1:30"]
+    assert {(each.user, each.password, each.virtual_host, each.heartbeat_s) for each in addresses} == {
+        ("u", "p,", "v", 7)
+    }
 
 
 def test_query_parameters_have_rabbitmqs_units():

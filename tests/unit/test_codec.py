@@ -13,25 +13,34 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nearmq.codec import decode_job, decode_reply, encode_job, encode_reply
-from nearmq.errors import Internal, NearmqError
+from nearmq.errors import Internal, InvalidArgument, NearmqError
 from nearmq.jobs import (
     TYPE_OF,
+    BuildJob,
+    CompactJob,
+    CountJob,
     CreateJob,
+    DeleteJob,
     DescribeJob,
     DropJob,
     ErrorReply,
+    GetJob,
     Hits,
+    InsertJob,
     Job,
     ListJob,
     LoadJob,
     PingJob,
+    QueryJob,
     ReleaseJob,
     RenameJob,
     Reply,
+    RowWriteJob,
     ScalarFieldSpec,
     ScalarType,
     SearchJob,
     TimingMs,
+    UpsertJob,
     VectorFieldSpec,
 )
 from nearmq.topology import routing_key
@@ -72,6 +81,7 @@ def searches(**either: st.SearchStrategy[Any]) -> st.SearchStrategy[SearchJob]:
         radius=maybe(st.floats(allow_nan=False, allow_infinity=False)),
         range_filter=maybe(st.floats(allow_nan=False, allow_infinity=False)),
         round_decimal=st.integers(-1, 6),
+        group_by_field=maybe(NAMES),
         min_version=maybe(st.integers(0, 2**63 - 1)),
         encoding=st.sampled_from(["json", "base64"]),
         id_format=st.sampled_from(["int", "string"]),
@@ -103,6 +113,20 @@ SCALAR_FIELDS = st.lists(
     max_size=3,
     unique_by=lambda spec: spec.name,
 )
+IDS = st.lists(INT64, max_size=5, unique=True) | st.lists(TEXTS, max_size=5, unique=True)
+ADDED_FIELDS = st.lists(
+    st.builds(ScalarFieldSpec, name=NAMES, type=st.sampled_from(get_args(ScalarType)), nullable=st.just(True)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda spec: spec.name,
+)
+EXPR_PARAMS = st.dictionaries(TEXTS, st.booleans() | INT64 | TEXTS | st.lists(TEXTS, max_size=2), max_size=3)
+FIELD_NAMES = maybe(st.lists(NAMES | st.just("*"), min_size=1, max_size=3))
+READS = {
+    "partition_names": maybe(st.lists(NAMES, min_size=1, max_size=3)),
+    "min_version": maybe(st.integers(0, 2**63 - 1)),
+}
+FORMS = {"encoding": st.sampled_from(["json", "base64"]), "id_format": st.sampled_from(["int", "string"])}
 OTHER_JOBS = st.one_of(
     searches(ids=st.lists(INT64, max_size=5) | st.lists(TEXTS, max_size=5)),
     st.builds(
@@ -120,7 +144,70 @@ OTHER_JOBS = st.one_of(
     st.builds(LoadJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1)), field=maybe(NAMES)),
     st.builds(ReleaseJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1))),
     st.builds(PingJob),
+    st.builds(CreateJob, collection=NAMES, scalar_fields=ADDED_FIELDS),
+    st.builds(DeleteJob, collection=NAMES, ids=IDS, partition_name=maybe(NAMES)),
+    st.builds(DeleteJob, collection=NAMES, expr=TEXTS, expr_params=EXPR_PARAMS),
+    st.builds(GetJob, collection=NAMES, ids=IDS, output_fields=FIELD_NAMES, **READS, **FORMS),
+    st.builds(CountJob, collection=NAMES, expr=maybe(TEXTS), expr_params=EXPR_PARAMS, **READS),
+    st.builds(
+        QueryJob,
+        collection=NAMES,
+        limit=st.integers(1, 16_384),
+        offset=st.integers(0, 1_000),
+        expr=maybe(TEXTS),
+        expr_params=EXPR_PARAMS,
+        output_fields=FIELD_NAMES,
+        version=maybe(st.integers(0, 2**63 - 1)),
+        after=maybe(INT64 | TEXTS),
+        **READS,
+        **FORMS,
+    ),
+    st.builds(CompactJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1))),
+    st.builds(BuildJob, collection=NAMES, partition_names=maybe(st.lists(NAMES, min_size=1))),
 )
+
+#: What a scalar field may hold, as JSON.
+VALUES = st.recursive(
+    st.none() | st.booleans() | INT64 | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def row_writes(draw: st.DrawFn) -> RowWriteJob:
+    ids = draw(IDS)
+    matrices = hnp.arrays(
+        np.float32,
+        st.tuples(st.just(len(ids)), st.integers(1, 4)),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    )
+    return draw(st.sampled_from([UpsertJob, InsertJob]))(
+        collection=draw(NAMES),
+        ids=ids,
+        vectors=draw(matrices | st.dictionaries(NAMES, matrices, min_size=1, max_size=2)),
+        fields=draw(st.dictionaries(NAMES, st.lists(VALUES, min_size=len(ids), max_size=len(ids)), max_size=3)),
+        partition_name=draw(maybe(NAMES)),
+    )
+
+
+@settings(deadline=None)
+@given(row_writes(), st.booleans())
+def test_a_row_write_decodes_to_what_was_encoded(job: RowWriteJob, packed: bool):
+    decoded = decoded_again(job, packed=packed)
+
+    assert type(decoded) is type(job)
+    assert msgspec.structs.replace(decoded, vectors=None) == msgspec.structs.replace(job, vectors=None)
+    sent, read = by_field(job.vectors), by_field(decoded.vectors)
+    assert list(read) == list(sent)
+    for name, matrix in sent.items():
+        assert read[name].dtype == np.float32
+        assert read[name].flags.c_contiguous
+        np.testing.assert_array_equal(read[name].ravel(), matrix.ravel())
+
+
+def by_field(vectors: Any) -> dict[str, Any]:
+    return vectors if isinstance(vectors, dict) else {"": vectors}
 
 
 @settings(deadline=None)
@@ -232,6 +319,11 @@ BODIES = [
         b'{"collection": "a", "limit": 9, "vectors": {"data": "AACAPwAAgD8=", "shape": [1, 2]}, "field": "v"}',
     ),
     ("search", b'{"collection": "a", "limit": 9, "ids": [1, 2, 3], "radius": 0.5, "partition_names": ["p"]}'),
+    (
+        "upsert",
+        b'{"collection": "a", "ids": [1], "vectors": {"v": {"data": "AACAPw==", "shape":[1, 1]}},"fields":{"n":[0]}}',
+    ),
+    ("query", b'{"collection": "a", "limit": 9, "expr": "a > 1", "version": 7, "after": -1, "output_fields": ["*"]}'),
     ("create", b'{"collection": "a", "vector_fields": [{"name": "v", "dim": 2, "index_params": {"M": 16}}]}'),
 ]
 
@@ -289,6 +381,13 @@ def test_any_json_value_in_any_place_is_decoded_or_refused(value: Any, key: str)
     except NearmqError as error:
         message = error.message
     assert not message.endswith(".")
+
+
+def test_the_place_of_a_wrong_value_is_found_behind_right_ones():
+    body = b'{"collection": "books", "ids": [1], "limit": 10, "expr_params": {"a": [1], "b": [1, null]}}'
+    with pytest.raises(InvalidArgument, match=r"expr_params.b\[1\] is None") as caught:
+        decode_job("search", "search.books", body)
+    assert caught.value.field == "expr_params.b[1]"
 
 
 def decoded_again(job: Job, *, packed: bool = True) -> Any:

@@ -14,8 +14,9 @@ from ulid import ULID
 
 from nearmq_index_store.blobs import BlobStore, Buffer, open_store
 from nearmq_index_store.catalog import Catalog
-from nearmq_index_store.commit import Base, Change, commit
+from nearmq_index_store.commit import Outcome
 from nearmq_index_store.digest import put_blob, read_blob
+from nearmq_index_store.draft import Draft
 from nearmq_index_store.errors import (
     AlreadyExists,
     CollectionNotFound,
@@ -25,10 +26,10 @@ from nearmq_index_store.errors import (
     StoreError,
     StoreUnavailable,
 )
-from nearmq_index_store.head import Floor, Heads, floor_key
+from nearmq_index_store.head import Heads
+from nearmq_index_store.intents import Counts
 from nearmq_index_store.manifest import KeysEntry, Manifest, SegmentEntry, manifest_key
 from nearmq_index_store.schema import IndexSpec, Schema, VectorField
-from nearmq_index_store.sealed import seal
 
 FIELD = VectorField(name="vector", dim=4, metric="L2", index=IndexSpec(kind="FLAT"))
 SCHEMA = Schema(vector_fields=(FIELD,))
@@ -81,15 +82,15 @@ def segment(store: BlobStore, collection_id: str, number: int) -> SegmentEntry:
     return SegmentEntry(id=f"{number:026d}", partition="_default", rows=1, rows_blob=blob, keys=keys, indexes={})
 
 
-def answer(action: Callable[[], Manifest]) -> object:
+def answer(action: Callable[[], Outcome]) -> object:
     """What a client sees of a job: its version, or its error."""
     try:
-        manifest = action()
+        outcome = action()
     except StoreUnavailable:
         raise
     except StoreError as error:
         return type(error), error.message
-    return manifest.collection_id, manifest.version
+    return outcome.collection_id, outcome.version
 
 
 def test_racing_writers_apply_each_commit_once_and_leave_no_gap(store: BlobStore):
@@ -246,7 +247,7 @@ def test_a_redelivered_drop_does_not_end_the_namesake_made_since(store: BlobStor
     anew = catalog.create("books", SCHEMA, job_id="create anew")
 
     assert Catalog(store).drop("books", job_id="drop") == dropped
-    assert Catalog(store).snapshot("books").manifest == anew
+    assert Catalog(store).snapshot("books").manifest.collection_id == anew.collection_id
 
 
 def test_a_redelivered_job_is_not_applied_to_the_namesake_made_since(store: BlobStore, catalog: Catalog):
@@ -305,26 +306,26 @@ def test_a_put_that_lands_after_it_was_given_up_is_taken_in_once(store: BlobStor
     added = Catalog(late).append(created.collection_id, [segment(store, created.collection_id, 1)], job_id="append")
 
     assert added.version == 2
-    assert Catalog(store).snapshot("books").manifest == added
+    assert Catalog(store).snapshot("books").manifest.version == 2
 
 
 def test_a_win_under_the_floor_is_a_ghost_and_is_made_again(store: BlobStore):
     created = Catalog(store).create("books", SCHEMA, job_id="create")
-    behind = Heads(store)
-    behind.head(created.collection_id)
+    behind = Catalog(store)
+    behind.snapshot("books")
 
-    def collect_then_agree(base: Base) -> Change:
-        if base.manifest.version == 1:  # between head() and the put others commit, and gc removes what they replaced
+    def collect_then_agree(draft: Draft) -> Counts:
+        if draft.base.version == 1:  # between head() and the put others commit, and gc removes what they replaced
             ahead = Catalog(store)
             for number in range(4):
                 ahead.create_partition("books", f"p{number}", job_id=f"p{number}")
             collect(store, created.collection_id, floor=4)
-        return Change(manifest=base.manifest)
+        return {}
 
-    made = commit(behind, created.collection_id, collect_then_agree, job_id="late")
+    made = behind.commit(created.collection_id, collect_then_agree, job_id="late")
 
     assert made.version == 6
-    assert made.partitions == ("_default", "p0", "p1", "p2", "p3")
+    assert Catalog(store).snapshot("books").manifest.partitions == ("_default", "p0", "p1", "p2", "p3")
 
 
 def test_a_reader_outrun_by_garbage_collection_finds_the_head(store: BlobStore, catalog: Catalog):
@@ -341,23 +342,24 @@ def test_a_reader_outrun_by_garbage_collection_finds_the_head(store: BlobStore, 
 
 def collect(store: BlobStore, collection_id: str, *, floor: int) -> None:
     """What garbage collection will do to manifests."""
-    store.put(floor_key(collection_id), seal(Floor(version=floor)))
+    Heads(store).raise_floor(collection_id, floor)
     for version in range(1, floor):
         store.delete(manifest_key(collection_id, version))
 
 
 def test_own_blobs_staged_before_the_horizon_are_put_again(store: BlobStore, catalog: Catalog):
     collection_id = catalog.create("books", SCHEMA, job_id="create").collection_id
-    heads = Heads(store)
     old = segment(store, collection_id, 1)
     catalog.append(collection_id, [old], job_id="before")
 
-    def raise_horizon(base: Base) -> Change:
-        return Change(manifest=msgspec.structs.replace(base.manifest, horizon=str(ULID())))
+    def raise_horizon(draft: Draft) -> Counts:
+        draft.manifest = msgspec.structs.replace(draft.manifest, horizon=str(ULID()))
+        return {}
 
     staged = segment(store, collection_id, 2)
     time.sleep(0.002)  # a ULID counts milliseconds
-    horizon = commit(heads, collection_id, raise_horizon, job_id="gc").horizon
+    catalog.commit(collection_id, raise_horizon, job_id="gc")
+    horizon = catalog.snapshot("books").manifest.horizon
     catalog.append(collection_id, [staged], job_id="after")
 
     kept, again = Catalog(store).snapshot("books").segments
@@ -368,7 +370,8 @@ def test_own_blobs_staged_before_the_horizon_are_put_again(store: BlobStore, cat
 
 def test_a_missing_page_is_corrupt(store: BlobStore, catalog: Catalog):
     collection_id = catalog.create("books", SCHEMA, job_id="create").collection_id
-    page = catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append").pages[0]
+    catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append")
+    page = catalog.snapshot("books").manifest.pages[0]
     store.delete(page.blob.key)
 
     with pytest.raises(IndexCorrupt, match="is missing"):
@@ -379,7 +382,8 @@ def test_a_missing_page_is_corrupt(store: BlobStore, catalog: Catalog):
 
 def test_a_reader_whose_page_is_collected_meanwhile_reads_the_new_head(store: BlobStore, catalog: Catalog):
     collection_id = catalog.create("books", SCHEMA, job_id="create").collection_id
-    page = catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append").pages[0]
+    catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append")
+    page = catalog.snapshot("books").manifest.pages[0]
 
     class Overtaken(Faults):
         def get(self, key: str, *arguments: Any, **options: Any) -> Buffer:
@@ -394,7 +398,8 @@ def test_a_reader_whose_page_is_collected_meanwhile_reads_the_new_head(store: Bl
 
 def test_a_collection_with_a_missing_page_can_be_renamed_and_dropped(store: BlobStore, catalog: Catalog):
     collection_id = catalog.create("books", SCHEMA, job_id="create").collection_id
-    page = catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append").pages[0]
+    catalog.append(collection_id, [segment(store, collection_id, 1)], job_id="append")
+    page = catalog.snapshot("books").manifest.pages[0]
     store.delete(page.blob.key)
 
     Catalog(store).rename("books", "tomes", job_id="rename")

@@ -125,6 +125,14 @@ def test_a_range_answers_for_its_own_pages_only(store: ObjectStore):
         blob.read(3 * PAGE_BYTES, 3 * PAGE_BYTES + 1)
 
 
+def test_a_clock_that_is_behind_puts_each_blob_under_a_late_key_of_its_own(store: ObjectStore):
+    horizon = f"{'7Z' * 5}{'0' * 16}"
+    keys = {put_blob(store, "c", b"same", not_before=horizon).key for _ in range(3)}
+
+    assert len(keys) == 3
+    assert min(keys) >= f"c/{horizon}"
+
+
 def test_a_missing_blob_is_index_corrupt_because_it_was_not_found(store: ObjectStore):
     ref = put_blob(store, "c", DATA)
     store.delete(ref.key)

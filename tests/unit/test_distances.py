@@ -4,6 +4,7 @@ import pytest
 from nearmq_index_store import distances as module
 from nearmq_index_store.distances import exact_distances, lengths, nearest_first, unit_vectors
 from nearmq_index_store.schema import METRICS, Metric
+from tests.segments import distances_to
 
 
 def random_vectors(rows: int, dim: int) -> np.ndarray:
@@ -24,7 +25,7 @@ def in_float64(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarra
 @pytest.mark.parametrize("dim", [1, 3, 384])
 def test_distances_are_float64_sums_rounded_to_float32(metric: Metric, dim: int):
     vectors = random_vectors(500, dim)
-    found = exact_distances(vectors[0], vectors, np.arange(500), metric)
+    found = distances_to(vectors[0], vectors, np.arange(500), metric)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, in_float64(vectors[0], vectors, metric).astype(np.float32), rtol=2e-7, atol=1e-12)
 
@@ -32,47 +33,57 @@ def test_distances_are_float64_sums_rounded_to_float32(metric: Metric, dim: int)
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_pair_has_the_same_bits_whatever_it_is_computed_with(metric: Metric, monkeypatch: pytest.MonkeyPatch):
     vectors = random_vectors(200, 37)
-    together = exact_distances(vectors[3], vectors, np.arange(200), metric)
+    together = distances_to(vectors[3], vectors, np.arange(200), metric)
     order = np.random.default_rng(1).permutation(200)
-    np.testing.assert_array_equal(exact_distances(vectors[3], vectors, order, metric), together[order])
-    alone = [exact_distances(vectors[3], vectors, np.array([row]), metric)[0] for row in range(200)]
+    np.testing.assert_array_equal(distances_to(vectors[3], vectors, order, metric), together[order])
+    alone = [distances_to(vectors[3], vectors, np.array([row]), metric)[0] for row in range(200)]
     np.testing.assert_array_equal(alone, together)
     monkeypatch.setattr(module, "_BLOCK", 100)  # 2 rows at a time
-    np.testing.assert_array_equal(exact_distances(vectors[3], vectors, np.arange(200), metric), together)
+    np.testing.assert_array_equal(distances_to(vectors[3], vectors, np.arange(200), metric), together)
 
 
 def test_a_small_distance_far_from_the_origin_keeps_its_digits():
     query = np.full(8, 10_000, dtype=np.float32)
     near = np.nextafter(query, np.float32(np.inf))[np.newaxis]
     step = float(near[0, 0]) - 10_000
-    assert exact_distances(query, near, np.array([0]), "L2")[0] == pytest.approx(8 * step**2, rel=1e-6)
+    assert distances_to(query, near, np.array([0]), "L2")[0] == pytest.approx(8 * step**2, rel=1e-6)
 
 
 def test_a_zero_vector_has_similarity_0_on_either_side():
     vectors = np.array([[0, 0], [1, 2]], dtype=np.float32)
-    assert exact_distances(vectors[1], vectors, np.array([0, 1]), "COSINE").tolist() == [0, 1]
-    assert exact_distances(vectors[0], vectors, np.array([0, 1]), "COSINE").tolist() == [0, 0]
+    assert distances_to(vectors[1], vectors, np.array([0, 1]), "COSINE").tolist() == [0, 1]
+    assert distances_to(vectors[0], vectors, np.array([0, 1]), "COSINE").tolist() == [0, 0]
 
 
 def test_cosine_stays_within_1():
     vectors = random_vectors(1_000, 5)
     for scale in (np.float32(1), np.float32(-3)):
-        found = np.array([exact_distances(row, scale * row[np.newaxis], np.array([0]), "COSINE")[0] for row in vectors])
+        found = np.array([distances_to(row, scale * row[np.newaxis], np.array([0]), "COSINE")[0] for row in vectors])
         assert np.abs(found).max() <= 1
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("L2", 3.4028235e38), ("IP", -3.4028235e38), ("COSINE", -1.0)])
 def test_what_float32_cannot_hold_is_its_largest_value(metric: Metric, expected: float):
     vectors = np.array([[3e38, 3e38], [-3e38, -3e38]], dtype=np.float32)
-    assert exact_distances(vectors[0], vectors, np.array([1]), metric)[0] == np.float32(expected)
+    assert distances_to(vectors[0], vectors, np.array([1]), metric)[0] == np.float32(expected)
 
 
 def test_ties_go_to_the_smaller_id():
-    tied = np.array([2, 1, 1, 1], dtype=np.float32)
-    assert nearest_first(np.array([5, 9, -3, 7]), tied, "L2").tolist() == [2, 3, 1, 0]
-    assert nearest_first(np.array([5, 9, -3, 7]), tied, "IP").tolist() == [0, 2, 3, 1]
+    tied, owner = np.array([2, 1, 1, 1], dtype=np.float32), np.zeros(4, np.int64)
+    assert nearest_first(owner, np.array([5, 9, -3, 7]), tied, "L2").tolist() == [2, 3, 1, 0]
+    assert nearest_first(owner, np.array([5, 9, -3, 7]), tied, "IP").tolist() == [0, 2, 3, 1]
     words = np.array(["a", "é", "z", "Z"], dtype=object)
-    assert nearest_first(words, tied, "L2").tolist() == [3, 2, 1, 0]
+    assert nearest_first(owner, words, tied, "L2").tolist() == [3, 2, 1, 0]
+    assert nearest_first(np.array([1, 0, 1, 0]), words, tied, "L2").tolist() == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_pairs_of_many_queries_have_the_bits_that_each_has_alone(metric: Metric):
+    vectors, random = random_vectors(200, 37), np.random.default_rng(2)
+    owners, rows = random.integers(5, size=400), random.integers(200, size=400)
+    pairs = zip(owners, rows, strict=True)
+    alone = [distances_to(vectors[owner], vectors, np.array([row]), metric)[0] for owner, row in pairs]
+    np.testing.assert_array_equal(exact_distances(vectors[:5], owners, vectors, rows, metric), alone)
 
 
 def test_unit_vectors_have_length_1_and_zero_stays_zero():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nearmq_worker.isolation import ChildDied, IsolatedProcess
+from nearmq_worker.isolation import ChildDied, IsolatedProcess, Stopped
 
 PATIENCE_S = 60
 
@@ -50,6 +51,16 @@ def test_a_death_tells_how_and_the_next_call_has_a_new_process(
     with pytest.raises(ChildDied, match=message) as caught:
         isolated.run(expression, timeout_s=PATIENCE_S)
     assert caught.value.exitcode == exitcode
+    assert isolated.run("b'alive'", timeout_s=PATIENCE_S) == b"alive"
+
+
+def test_a_call_that_is_stopped_ends_with_its_process_and_is_not_made_once_it_is(isolated: IsolatedProcess[str]):
+    stopped = threading.Event()
+    threading.Timer(0.3, stopped.set).start()
+    with pytest.raises(Stopped):
+        isolated.run("time.sleep(3600)", timeout_s=PATIENCE_S, stop_if=stopped.is_set)
+    with pytest.raises(Stopped):
+        isolated.run("os._exit(3)", timeout_s=PATIENCE_S, stop_if=stopped.is_set)
     assert isolated.run("b'alive'", timeout_s=PATIENCE_S) == b"alive"
 
 

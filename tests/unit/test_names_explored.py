@@ -11,101 +11,27 @@ lost put that is not read back (the ledger answers for it).
 """
 
 import random
-import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
 from nearmq_index_store.blobs import BlobStore, open_store
 from nearmq_index_store.catalog import Catalog
+from nearmq_index_store.commit import Outcome
 from nearmq_index_store.errors import StoreError, StoreUnavailable
+from nearmq_index_store.gc import find_garbage, mark, sweep
+from nearmq_index_store.head import Heads
 from nearmq_index_store.manifest import Manifest, read_manifest
 from nearmq_index_store.schema import IndexSpec, Schema, VectorField
+from tests.exploring.turns import Killed, Shaken, Turns
 
 SCHEMA = Schema(vector_fields=(VectorField(name="vector", dim=4, metric="L2", index=IndexSpec(kind="FLAT")),))
 NAMES = ("a", "b", "c")
 
 
-class Killed(BaseException):
-    """This worker ends here."""
-
-
-class Turns:
-    """Lets one of several threads run at a time, and chooses anew at each call to the store."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._waiting: dict[str, threading.Event] = {}
-        self._idle = threading.Condition()
-        self._running = 0
-
-    def start(self, name: str, run: Callable[[], None]) -> threading.Thread:
-        def body() -> None:
-            try:
-                self.wait()
-                run()
-            finally:
-                with self._idle:
-                    self._running -= 1
-                    self._idle.notify()
-
-        with self._idle:
-            self._running += 1
-        thread = threading.Thread(target=body, name=name)
-        thread.start()
-        return thread
-
-    def wait(self) -> None:
-        """Called by a worker before each step: give the turn back, and wait for the next."""
-        turn = threading.Event()
-        with self._idle:
-            self._waiting[threading.current_thread().name] = turn
-            self._running -= 1
-            self._idle.notify()
-        turn.wait()
-
-    def play(self) -> None:
-        """Hand out turns until all threads have ended."""
-        while True:
-            with self._idle:
-                self._idle.wait_for(lambda: self._running == 0)
-                if not self._waiting:
-                    return
-                chosen = self._rng.choice(sorted(self._waiting))
-                turn = self._waiting.pop(chosen)
-                self._running += 1
-            turn.set()
-
-
-class Shaken:
-    """The store as one worker sees it: each call waits for its turn, may lose its answer, or be the worker's last."""
-
-    def __init__(self, store: BlobStore, turns: Turns, rng: random.Random) -> None:
-        self._store, self._turns, self._rng = store, turns, rng
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(self._store, name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self._turns.wait()
-            fate = self._rng.random()
-            if fate < 0.01:
-                raise Killed
-            if fate < 0.02:
-                raise StoreUnavailable("never sent")
-            result = list(operation(*arguments)) if name == "list" else operation(*arguments, **options)
-            if fate < 0.04:
-                raise StoreUnavailable("the answer is lost")
-            if fate < 0.05:
-                raise Killed
-            return result
-
-        return call
-
-
-def draw_job(rng: random.Random, number: int) -> Callable[[Catalog], Manifest]:
+def draw_job(rng: random.Random, number: int) -> Callable[[Catalog], Outcome]:
     job_id = f"job {number}"
     name, other = rng.sample(NAMES, 2)
     match rng.choice(["create", "create", "rename", "drop", "partition"]):
@@ -130,28 +56,39 @@ def explore(seed: int) -> None:
         catalog = Catalog(Shaken(store, turns, rng))
         with suppress(Killed):
             for number in numbers:
+                if random.Random(f"{seed} {number}").random() < 0.2:
+                    collect(catalog)
                 answers[number].append(answer(jobs[number], catalog))
 
     deliveries = [[number for number in range(len(jobs)) if rng.random() < 0.9] for _ in range(3)]
-    threads = [turns.start(f"{place}", lambda mine=mine: worker(mine)) for place, mine in enumerate(deliveries)]
+    for place, mine in enumerate(deliveries):
+        turns.start(f"{place}", lambda mine=mine: worker(mine))
     turns.play()
-    for thread in threads:
-        thread.join()
     catalog = Catalog(store)
     for number, job in enumerate(jobs):
         answers[number].append(answer(job, catalog))
     check(store, answers)
 
 
-def answer(job: Callable[[Catalog], Manifest], catalog: Catalog) -> object:
+def answer(job: Callable[[Catalog], Outcome], catalog: Catalog) -> object:
     """What a client is told: where the job took effect, or why it did not; None when the job comes again."""
     try:
-        manifest = job(catalog)
+        outcome = job(catalog)
     except StoreUnavailable:
         return None
     except StoreError as error:
         return type(error).__name__
-    return manifest.collection_id, manifest.version
+    return outcome.collection_id, outcome.version
+
+
+def collect(catalog: Catalog) -> None:
+    """Remove every version but the newest of all collections."""
+    with suppress(StoreUnavailable):
+        for collection_id in sorted(catalog.every_id()):
+            heads = catalog.readers.heads
+            garbage = find_garbage(heads, collection_id, keep_s=0, clock=lambda: time.time() + 1)
+            if garbage is not None:
+                sweep(heads, mark(catalog, garbage), threads=1)
 
 
 def check(store: BlobStore, answers: list[list[object]]) -> None:
@@ -174,12 +111,14 @@ def check(store: BlobStore, answers: list[list[object]]) -> None:
 
 
 def collections(store: BlobStore) -> list[list[Manifest]]:
-    """The manifests of every collection, whose versions have no gap."""
+    """The retained manifests of every collection, whose versions have no gap."""
     ids = {key.partition("/")[0] for key in every_key(store) if "/m/" in key}
     histories = []
     for collection_id in ids:
         versions = sorted(int(key.rpartition("/")[2]) for key in store.list(f"{collection_id}/m/"))
-        assert versions == list(range(1, len(versions) + 1))
+        floor = max(Heads(store).floor(collection_id), 1)
+        versions = [version for version in versions if version >= floor]  # a ghost may lie below
+        assert versions == list(range(floor, floor + len(versions)))
         histories.append([read_manifest(store, collection_id, version) for version in versions])
     return histories
 

@@ -11,7 +11,7 @@ import pytest
 from nearmq.bounds import DEFAULT_BOUNDS, Bounds
 from nearmq.codec import decode_job, encode_job
 from nearmq.errors import InvalidArgument, LimitExceeded, NearmqError
-from nearmq.jobs import SearchJob
+from nearmq.jobs import SearchJob, UpsertJob
 
 ONE = pybase64.b64encode_as_string(np.ones(3, "<f4").tobytes())
 NOT_FINITE = pybase64.b64encode_as_string(np.array([1, np.nan, 1], "<f4").tobytes())
@@ -173,8 +173,8 @@ FIELD = {"name": "title", "dim": 8}
 SCALAR = {"name": "year", "type": "int64"}
 OTHERS = {
     "type unknown": ("serch", "serch.books", search(), "type", "did you mean 'search'"),
-    "type empty": ("", "search.books", search(), "type", "known are create"),
-    "create: neither": ("create", "create.books", {"collection": "books"}, "vector_fields", "neither"),
+    "type empty": ("", "search.books", search(), "type", "known are build, cancel, compact"),
+    "create: neither": ("create", "create.books", {"collection": "books"}, "vector_fields", "none given"),
     "create: both": (
         "create",
         "create.books",
@@ -244,7 +244,7 @@ OTHERS = {
         "create.books",
         {"scalar_fields": [SCALAR], "partition_name": "p"},
         "scalar_fields",
-        "give vector_fields too",
+        "not of a partition",
     ),
     "create: scalar's type": (
         "create",
@@ -317,11 +317,182 @@ OTHERS = {
 }
 
 
+def rows(**changes: Any) -> dict[str, Any]:
+    body = {
+        "collection": "books",
+        "ids": [7, 9],
+        "vectors": [[1, 2], [3, 4]],
+        "fields": {"year": [1999, 2024]},
+    } | changes
+    return {key: value for key, value in body.items() if value is not ...}
+
+
+TWO = pybase64.b64encode_as_string(np.ones(4, "<f4").tobytes())
+#: job type, body, field at fault, what the message has to name
+ROW_JOBS = {
+    "no ids": ("upsert", rows(ids=...), "ids", "missing"),
+    "no vectors": ("upsert", rows(vectors=...), "vectors", "missing"),
+    "vectors null": ("upsert", rows(vectors=None), "vectors", "NoneType, expected lists of numbers"),
+    "ids an object": ("insert", rows(ids={"data": TWO, "shape": [2]}), "ids", "expected a list"),
+    "ids of two types": ("upsert", rows(ids=[7, "7"]), "ids", "integers and strings"),
+    "id beyond int64": ("upsert", rows(ids=[7, 2**63]), "ids[1]", "9223372036854775808, allowed are -2^63"),
+    "id below int64": ("insert", rows(ids=[-(2**63) - 1, 7]), "ids[0]", "expected an integer"),
+    "id with a point": ("upsert", rows(ids=[7, 9.0]), "ids[1]", "9.0, expected an integer or a string"),
+    "id true": ("upsert", rows(ids=[True, 7]), "ids[0]", "True"),
+    "id null": ("upsert", rows(ids=[None, 7]), "ids[0]", "None"),
+    "id twice": ("upsert", rows(ids=[7, 7]), "ids[1]", "ids[0] and ids[1] are both 7"),
+    "string id twice": ("insert", rows(ids=["a", "a"]), "ids[1]", "ids[0] and ids[1] are both 'a'"),
+    "too few vectors": ("upsert", rows(vectors=[[1, 2]]), "vectors", "vectors has 1 rows, ids has 2"),
+    "too many vectors": ("upsert", rows(ids=[7]), "vectors", "vectors has 2 rows, ids has 1"),
+    "too few values": ("upsert", rows(fields={"year": [1999]}), "fields.year", "fields.year has 1 rows, ids has 2"),
+    "fields a list": ("upsert", rows(fields=[{"year": 1999}]), "fields", "expected an object"),
+    "a column that is one value": ("upsert", rows(fields={"a": [1, 2], "year": 1999}), "fields.year", "1999"),
+    "a column's name": ("upsert", rows(fields={"a b": [1, 2]}), "fields", "'a b'"),
+    "vectors of no field": ("upsert", rows(vectors={}), "vectors", "names no field"),
+    "a vector field's name": ("upsert", rows(vectors={"a.b": [[1], [2]]}), "vectors", "'a.b'"),
+    "a field's vectors too few": ("upsert", rows(vectors={"v": [[1]]}), "vectors.v", "vectors.v has 1 rows, ids has 2"),
+    "a field's vectors ragged": ("upsert", rows(vectors={"v": [[1, 2], [3]]}), "vectors.v[1]", "vectors.v[0] has 2"),
+    "a field's vectors null": ("upsert", rows(vectors={"v": None}), "vectors.v", "NoneType"),
+    "a field's vector infinite": ("upsert", rows(vectors={"v": [[1], [1e300]]}), "vectors.v[1]", "inf"),
+    "packed without shape": ("upsert", rows(vectors={"data": TWO}), "vectors", "expected 'data' and 'shape'"),
+    "packed of another shape": ("upsert", rows(vectors={"data": TWO, "shape": [4, 1]}), "vectors", "4 rows, ids has 2"),
+    "packed within a field": (
+        "upsert",
+        rows(vectors={"v": {"data": TWO, "shape": [2]}}),
+        "vectors.v.shape",
+        "[rows, dim]",
+    ),
+    "a field that is named data": ("upsert", rows(vectors={"data": [1], "shape": [1]}), "vectors.data[0]", "int"),
+    "partition's name": ("upsert", rows(partition_name="a/b"), "partition_name", "'a/b'"),
+    "partition names": ("upsert", rows(partition_names=["a"]), "partition_names", "did you mean 'partition_name'"),
+    "field instead of fields": ("upsert", rows(field={}), "field", "did you mean 'fields'"),
+    "a key of a value twice": (
+        "upsert",
+        b'{"collection": "books", "ids": [1, 2], "vectors": [[1], [1]], "fields": {"j": [null, {"a": 1, "a": 2}]}}',
+        "a",
+        "twice",
+    ),
+    "a value not JSON": (
+        "upsert",
+        b'{"collection": "books", "ids": [1], "vectors": [[1]], "fields": {"price": [NaN]}}',
+        "body",
+        "not JSON",
+    ),
+    "delete of nothing": ("delete", {}, "ids", "either ids or expr, neither given"),
+    "delete by both": ("delete", {"ids": [1], "expr": "a > 1"}, "ids", "both given"),
+    "delete of a partition list": ("delete", {"ids": [1], "partition_name": ["a"]}, "partition_name", "['a']"),
+    "get without ids": ("get", {}, "ids", "missing"),
+    "get by expr": ("get", {"ids": [1], "expr": "a > 1"}, "expr", "known are"),
+    "get of a bad version": ("get", {"ids": [1], "min_version": -1}, "min_version", "-1"),
+    "get of a bad field": ("get", {"ids": [1], "output_fields": ["a b"]}, "output_fields[0]", "'a b'"),
+    "get of no field": ("get", {"ids": [1], "output_fields": []}, "output_fields", "empty"),
+    "count with a limit": ("count", {"limit": 1}, "limit", "known are"),
+    "count of no partition": ("count", {"partition_names": []}, "partition_names", "empty"),
+    "query without limit": ("query", {}, "limit", "missing"),
+    "query of nothing": ("query", {"limit": 0}, "limit", "0, allowed are 1 to 16384"),
+    "query offset": ("query", {"limit": 1, "offset": -1}, "offset", "-1, allowed is 0 or more"),
+    "query after": ("query", {"limit": 1, "after": 1.5}, "after", "1.5, expected an integer or a string"),
+    "query after an id beyond int64": ("query", {"limit": 1, "after": 2**63}, "after", "allowed are -2^63"),
+    "query of a bad version": ("query", {"limit": 1, "version": -1}, "version", "-1"),
+    "compact of no partition": ("compact", {"partition_names": []}, "partition_names", "empty"),
+    "build of a partition's name": ("build", {"partition_names": ["a b"]}, "partition_names[0]", "'a b'"),
+    "group_by_field": ("search", search(group_by_field="*"), "group_by_field", "'*'"),
+    "group_size": ("search", search(group_by_field="year", group_size=0), "group_size", "0, allowed are 1 to"),
+    "group_size alone": ("search", search(group_size=2), "group_size", "give group_by_field too"),
+    "added field not nullable": (
+        "create",
+        {"scalar_fields": [SCALAR | {"nullable": True}, {"name": "a", "type": "bool"}]},
+        "scalar_fields[1].nullable",
+        "'a' is added to rows that have no value of it",
+    ),
+}
+SMALL_ROWS = replace(DEFAULT_BOUNDS, rows=2, limit=100, json_depth=2, row_lists=10, row_strings=20, scalar_fields=2)
+TOO_MANY_ROWS = {
+    "rows": ("upsert", rows(ids=[1, 2, 3]), "ids", "3 ids, allowed are at most 2"),
+    "rows, packed": (
+        "insert",
+        rows(vectors={"data": "", "shape": [3, 2]}),
+        "vectors.shape",
+        "3 rows, allowed are at most 2",
+    ),
+    "rows of a field": ("upsert", rows(vectors={"v": [[1]] * 3}), "vectors.v", "3 rows, allowed are at most 2"),
+    "dimensions": ("upsert", rows(vectors={"data": "", "shape": [2, 32769]}), "vectors.shape", "32769 dimensions"),
+    "fields": ("upsert", rows(fields={name: [1, 2] for name in "abc"}), "fields", "3 fields, allowed are at most 2"),
+    "lists in values": ("upsert", rows(fields={"a": [[], [[], [], [], [], []]]}), "body", "14 lists and objects"),
+    "strings in values": (
+        "upsert",
+        rows(fields={"a": ["x", ["x"] * 20]}),
+        "body",
+        "27 strings, allowed are at most 20",
+    ),
+    "depth of a value": ("upsert", rows(fields={"a": [1, [[[1]]]]}), "body", "6 levels deep, allowed are 5"),
+    "a string id": ("upsert", rows(ids=["a", "é" * 513]), "ids[1]", "1026 bytes, allowed are at most 1024"),
+    "ids of a delete": ("delete", {"ids": [1, 2, 3]}, "ids", "3 ids, allowed are at most 2"),
+    "expr of a delete": ("delete", {"expr": "x" * 65_537}, "expr", "65537 bytes"),
+    "ids of a get": ("get", {"ids": [1, 2, 3]}, "ids", "3 ids, allowed are at most 2"),
+    "limit of a query": ("query", {"limit": 3}, "limit", "3, allowed are at most 2"),
+    "window of a query": ("query", {"limit": 2, "offset": 99}, "offset", "101, allowed are at most 100: page by after"),
+    "id of a query": ("query", {"limit": 2, "after": "a" * 1_025}, "after", "1025 bytes"),
+    "groups": ("search", search(group_by_field="a", group_size=11), "group_size", "110, allowed are at most 100"),
+}
+
+
+@pytest.mark.parametrize("case", ROW_JOBS)
+def test_a_wrong_job_about_rows_is_an_invalid_argument_that_names_field_and_value(case: str):
+    job_type, body, field, named = ROW_JOBS[case]
+    assert_refused_rows(InvalidArgument, job_type, body, field, named)
+
+
+@pytest.mark.parametrize("case", TOO_MANY_ROWS)
+def test_too_many_rows_exceed_a_limit_that_is_named(case: str):
+    job_type, body, field, named = TOO_MANY_ROWS[case]
+    assert_refused_rows(LimitExceeded, job_type, body, field, named, bounds=SMALL_ROWS)
+
+
+def test_as_many_rows_as_allowed_may_have_many_columns_of_text_and_json():
+    count = DEFAULT_BOUNDS.rows
+    body = {
+        "collection": "books",
+        "ids": [f"isbn-{number}" for number in range(count)],
+        "vectors": [[1.0]] * count,
+        "fields": {f"text{n}": ["word"] * count for n in range(10)}
+        | {f"tags{n}": [["a", "b"]] * count for n in range(5)}
+        | {"notes": [{"a": {"b": ["c", 1, None]}}] * count},
+    }
+    assert len(decode_job("upsert", "upsert.books", json.dumps(body).encode()).ids) == count
+
+
+def test_a_value_of_json_may_be_nested_as_deep_as_the_store_keeps_it():
+    deep: Any = 1
+    for _ in range(DEFAULT_BOUNDS.json_depth):
+        deep = [deep]
+    assert decode_rows(fields={"notes": [deep, None]}).fields["notes"] == [deep, None]
+    with pytest.raises(LimitExceeded, match="68 levels deep, allowed are 67"):
+        decode_rows(fields={"notes": [[deep], None]})
+
+
+def test_objects_behind_plain_values_are_no_keys_that_stand_twice():
+    values = [None, {"a": [1, {"b": {}}], "c": "{:"}]
+    assert decode_rows(fields={"notes": values}).fields == {"notes": values}
+
+
 @pytest.mark.parametrize("case", OTHERS)
 def test_any_other_wrong_job_is_an_invalid_argument_too(case: str):
     job_type, key, body, field, named = OTHERS[case]
     body = {} if body is None else {"collection": "books"} | body
     assert_refused(InvalidArgument, field, named, body, job_type=job_type, key=key)
+
+
+def test_a_cancel_names_one_or_more_ids_and_no_collection():
+    for job_ids, field, named in (
+        ([], "job_ids", "at least one"),
+        (["a", ""], "job_ids[1]", "1 to 128"),
+        ([7], "job_ids[0]", "expected"),
+    ):
+        assert_refused(InvalidArgument, field, named, {"job_ids": job_ids}, job_type="cancel", key="cancel")
+    assert_refused(LimitExceeded, "job_ids", "1024", {"job_ids": ["a"] * 1_025}, job_type="cancel", key="cancel")
+    one = {"job_ids": ["a"]}
+    assert_refused(InvalidArgument, "routing_key", "'cancel'", one, job_type="cancel", key="cancel.books")
 
 
 def test_too_many_scalar_fields_exceed_a_limit():
@@ -377,14 +548,41 @@ def test_the_client_refuses_what_the_worker_would():
         encode_job(SearchJob(collection="books", ids=[1], limit="10"))
 
 
+@pytest.mark.parametrize(
+    ("column", "field", "value"),
+    [
+        ([0.5, np.nan], "fields.price[1]", "nan"),
+        (np.array([np.inf, 1], np.float32), "fields.price[0]", "inf"),
+        ([None, {"a": [1, {"b": -np.inf}]}], "fields.price[1]", "-inf"),
+        ([[0.5], [1, np.nan]], "fields.price[1]", "nan"),
+    ],
+)
+def test_the_client_refuses_numbers_that_json_would_turn_into_null(column: Any, field: str, value: str):
+    job = UpsertJob(collection="books", ids=[1, 2], vectors=np.ones((2, 1)), fields={"price": column})
+    with pytest.raises(InvalidArgument, match=f"{value}.*, allowed are finite numbers") as caught:
+        encode_job(job)
+    assert caught.value.field == field
+
+
 def test_a_job_too_long_to_send_says_what_to_do():
     job = SearchJob(collection="books", vectors=np.zeros((3, 4), np.float32), limit=1)
-    with pytest.raises(LimitExceeded, match="at most 60: split the queries"):
+    with pytest.raises(LimitExceeded, match="at most 60: split the queries or rows"):
         encode_job(job, bounds=replace(DEFAULT_BOUNDS, body_bytes=60))
 
 
 def decode_search(**changes: Any) -> Any:
     return decode_job("search", "search.books", json.dumps(search(**changes)).encode())
+
+
+def decode_rows(**changes: Any) -> Any:
+    return decode_job("upsert", "upsert.books", json.dumps(rows(**changes)).encode())
+
+
+def assert_refused_rows(
+    kind: type[NearmqError], job_type: str, body: Any, field: str, named: str, **options: Any
+) -> None:
+    body = body if isinstance(body, bytes) else {"collection": "books"} | body
+    assert_refused(kind, field, named, body, job_type=job_type, key=f"{job_type}.books", **options)
 
 
 def assert_refused(

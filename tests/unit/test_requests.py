@@ -5,11 +5,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from nearmq.codec import encode_reply
+from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import BrokerUnavailable, CollectionNotFound, QueueFull, ReplyTimeout
-from nearmq.jobs import ErrorReply, Reply
+from nearmq.jobs import CancelJob, ErrorReply, Reply
 from nearmq.requests import Requests
-from nearmq.transport import ConnectionLost, Message
+from nearmq.transport import ConnectionLost, Message, OnConfirm
 
 
 class HandTransport:
@@ -25,10 +25,10 @@ class HandTransport:
     def start(self, *, on_reply: Callable[[Message], None], on_connected: Callable[[], None]) -> None:
         self.on_reply, self.on_connected = on_reply, on_connected
 
-    def publish(self, message: Message) -> Future[None]:
+    def publish(self, message: Message, on_confirm: OnConfirm) -> None:
         confirm: Future[None] = Future()
+        confirm.add_done_callback(lambda done: on_confirm(done.exception()))  # type: ignore[arg-type]
         self.published.append((message, confirm))
-        return confirm
 
     def stop(self) -> None: ...
 
@@ -74,7 +74,7 @@ def test_an_error_reply_raises_the_exception_of_its_code(requests: Requests, tra
     transport.answer(Reply(job_id="a", status="error", error=error))
     with pytest.raises(CollectionNotFound, match="no collection 'x'") as caught:
         future.result(1)
-    assert caught.value.field == "collection"
+    assert (caught.value.field, caught.value.job_id) == ("collection", "a")
 
 
 def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, transport: HandTransport):
@@ -85,12 +85,25 @@ def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, tr
     assert future.result(1).version == 1
 
 
+def test_a_job_that_is_submitted_again_while_it_is_pending_ends_as_the_first(
+    requests: Requests, transport: HandTransport
+):
+    futures = [requests.submit(job("a"), timeout_s=30) for _ in range(2)]
+    assert len(transport.published) == 1
+    transport.answer(Reply(job_id="a", status="ok", version=7))
+    assert [future.result(1).version for future in futures] == [7, 7]
+
+    again = [requests.submit(job("a"), timeout_s=30) for _ in range(2)]
+    again[1].cancel()
+    assert again[0].cancelled()
+
+
 def test_unanswered_jobs_are_published_again_under_their_ids_after_a_reconnect(
     requests: Requests, transport: HandTransport
 ):
     future = requests.submit(job("a"), timeout_s=30)
-    transport.published[0][1].set_exception(ConnectionLost("gone"))
     answered = requests.submit(job("b"), timeout_s=30)
+    transport.published[0][1].set_exception(ConnectionLost("gone"))
     transport.answer(Reply(job_id="b", status="ok"))
     assert answered.result(1)
     transport.on_connected()
@@ -99,11 +112,24 @@ def test_unanswered_jobs_are_published_again_under_their_ids_after_a_reconnect(
     assert future.result(1).status == "ok"
 
 
+def test_a_job_that_is_submitted_during_a_loss_does_not_overtake_those_before_it(
+    requests: Requests, transport: HandTransport
+):
+    requests.submit(job("a"), timeout_s=30)
+    transport.published[0][1].set_exception(ConnectionLost("gone"))
+    # The channel may be open again already, and the transport not yet have said so.
+    requests.submit(job("b"), timeout_s=30)
+    assert [message.message_id for message, _ in transport.published] == ["a"]
+    transport.on_connected()
+    assert [message.message_id for message, _ in transport.published] == ["a", "a", "b"]
+
+
 def test_a_confirmed_job_without_a_reply_times_out(requests: Requests, transport: HandTransport):
     future = requests.submit(job("a"), timeout_s=0.05)
     transport.published[0][1].set_result(None)
-    with pytest.raises(ReplyTimeout, match=r"0\.05 s"):
+    with pytest.raises(ReplyTimeout, match=r"0\.05 s") as caught:
         future.result(5)
+    assert caught.value.job_id == "a"
 
 
 def test_an_unconfirmed_job_times_out_as_broker_unavailable(requests: Requests):
@@ -133,7 +159,17 @@ def test_the_bound_on_pending_jobs_holds_and_frees_again(requests: Requests, tra
         requests.submit(job("c"), timeout_s=0.05)
     first.cancel()
     assert requests.submit(job("c"), timeout_s=1)
-    assert [message.message_id for message, _ in transport.published] == ["a", "b", "c"]
+    assert [message.message_id for message, _ in transport.published if message.type == "list"] == ["a", "b", "c"]
+
+
+def test_the_workers_are_told_of_a_cancelled_future_unless_its_job_writes(requests: Requests, transport: HandTransport):
+    write = Message(routing_key="upsert.books", type="upsert", message_id="w", body=b"{}")
+    assert requests.submit(write, timeout_s=30).cancel()
+    assert requests.submit(job("a"), timeout_s=30).cancel()
+    assert [message.type for message, _ in transport.published] == ["upsert", "list", "cancel"]
+    cancel = transport.published[-1][0]
+    assert decode_job(cancel.type, cancel.routing_key, cancel.body) == CancelJob(job_ids=["a"])
+    assert cancel.reply_to is None
 
 
 def test_stopping_fails_what_is_pending(requests: Requests):
@@ -149,15 +185,9 @@ def test_publishing_returns_when_confirmed_and_tries_again_after_a_lost_connecti
     requests = Requests(transport, max_pending=2)
     attempts = iter([ConnectionLost("gone"), None])
 
-    def publish(message: Message) -> Future[None]:
-        confirm: Future[None] = Future()
-        error = next(attempts)
-        if error:
-            confirm.set_exception(error)
-        else:
-            confirm.set_result(None)
-        transport.published.append((message, confirm))
-        return confirm
+    def publish(message: Message, on_confirm: OnConfirm) -> None:
+        transport.published.append((message, Future()))
+        on_confirm(next(attempts))
 
     transport.publish = publish  # type: ignore[method-assign]
     requests.publish(job("a"), timeout_s=10)

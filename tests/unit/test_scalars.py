@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nearmq_index_store.catalog import check_schema
 from nearmq_index_store.errors import FieldNotFound, IndexCorrupt, InvalidArgument
-from nearmq_index_store.scalars import BadValue, ScalarColumn, can_hold, to_scalars
+from nearmq_index_store.scalars import BadValue, ScalarColumn, arrow_type, can_hold, to_scalars
 from nearmq_index_store.schema import SCALAR_TYPES, IndexSpec, ScalarField, ScalarType, Schema, VectorField
 from nearmq_index_store.segment import build_segment, open_rows
 from tests.segments import table_of, vector_field
@@ -115,6 +115,27 @@ def test_a_column_becomes_the_fields_type_when_nothing_is_lost(kind: ScalarType,
 )
 def test_a_column_of_another_type_cannot_be_held(kind: ScalarType, found: pa.DataType):
     assert not can_hold(ScalarField(name="f", type=kind), found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("bool", [True, None, False], 3),
+        ("int64", [1, None, 2], 24),
+        ("float64", [1, None, 2], 24),
+        ("string", ["é", None, "abcde"], 12 + 2 + 5),
+        ("json", ["{}", None, "[1]"], 12 + 2 + 3),
+        ("array<int64>", [[1, 2], None, []], 12 + 16),
+        ("array<bool>", [[True], None, []], 12 + 1),
+        ("array<string>", [["ab", "c"], None, [""]], 12 + 3 * 4 + 3),
+    ],
+)
+def test_what_values_take_is_known_before_they_are_read(kind: ScalarType, values: list[Any], expected: int):
+    field = ScalarField(name="f", type=kind, nullable=True)
+    column = pa.array([values[1], *values, values[0]], arrow_type(field))
+    assert ScalarColumn(field, column).bytes_at(np.array([3, 1, 2])) == expected
+    assert ScalarColumn(field, column.slice(1, 3)).bytes_at(np.arange(3)) == expected
+    assert ScalarColumn(field, pa.array([], arrow_type(field))).bytes_at(np.array([], dtype=np.int64)) == 0
 
 
 def text_of_bytes(*values: bytes) -> pa.Array:

@@ -18,8 +18,9 @@ from nearmq_index_store.errors import (
 )
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import BlobRef, KeysEntry, Manifest, SegmentEntry, Snapshot
+from nearmq_index_store.places import split_places
 from nearmq_index_store.schema import METRICS, Metric
-from nearmq_index_store.search import Hits, check_queries, merge, no_hits, plan, resolve, search_part, split_places
+from nearmq_index_store.search import Hits, check_queries, merge, no_hits, plan, resolve, search_part
 from tests.segments import make_segment, schema_of, vector_field
 
 FIELD = vector_field(4, "COSINE", "HNSW")
@@ -123,8 +124,13 @@ def test_no_queries_give_no_rows(tmp_path: Path):
 
 
 def test_the_only_field_and_its_metric_may_be_left_out():
-    assert resolve(SCHEMA, field=None, metric_type=None, params={}, limit=100) == (FIELD, SearchParams(ef=100))
-    assert resolve(SCHEMA, field="vector", metric_type="COSINE", params={"ef": 80}, limit=5)[1] == SearchParams(ef=80)
+    assert resolve(SCHEMA, field=None, metric_type=None, params={}, limit=100) == (
+        FIELD,
+        SearchParams(ef=100, candidates=100),
+    )
+    assert resolve(SCHEMA, field="vector", metric_type="COSINE", params={"ef": 80}, limit=5)[1] == SearchParams(
+        ef=80, candidates=20
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 from nearmq_index_store.blobs import open_store
 from nearmq_index_store.digest import read_blob
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
-from nearmq_index_store.segment import build_segment, open_rows, open_segment, store_segment
+from nearmq_index_store.rows import take_columns
+from nearmq_index_store.segment import (
+    build_indexes,
+    build_segment,
+    open_rows,
+    open_segment,
+    store_segment,
+    write_sorted_rows,
+)
 from tests.segments import entry_of, open_built, schema_of, table_of, vector_field
 
 FIELD = vector_field(4, "L2")
@@ -77,6 +85,23 @@ def test_too_few_rows_to_train_are_built_as_flat(tmp_path: Path, kind: str):
     built = build_segment(table_of(range(10), vector=VECTORS), schema_of(field), tmp_path, threads=1)
     assert built.indexes["vector"].kind == "FLAT"
     assert built.indexes["vector"].path is None
+    assert built.indexes["vector"].unbuildable
+
+
+def test_a_flat_index_that_was_declared_stands_in_for_nothing(tmp_path: Path):
+    built = build_segment(table_of(range(10), vector=VECTORS), schema_of(FIELD), tmp_path, threads=1)
+    assert not built.indexes["vector"].unbuildable
+
+
+def test_the_build_of_a_graph_reports_the_rows_that_are_done(tmp_path: Path):
+    field = vector_field(512, "L2", "HNSW")
+    table = table_of(range(3_000), vector=clustered(3_000, 512, seed=0))
+    written = write_sorted_rows(take_columns(table, schema_of(field)), schema_of(field), tmp_path, threads=1)
+    done: list[int] = []
+    build_indexes(written, schema_of(field), tmp_path, threads=1, on_rows=done.append)
+    assert done[0] < 2_048 < done[1]
+    assert done == sorted(done)
+    assert done[-1] == 3_000
 
 
 @pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
@@ -126,6 +151,13 @@ def test_rows_that_contradict_the_manifest_are_corrupt(tmp_path: Path):
     with pytest.raises(IndexCorrupt, match="cannot be read"):
         open_rows(built.rows_path.with_name("missing"), 10, schema_of(FIELD))
     built.rows_path.write_bytes(built.rows_path.read_bytes()[:-100])
+    with pytest.raises(IndexCorrupt, match="cannot be read"):
+        open_rows(built.rows_path, 10, schema_of(FIELD))
+
+
+def test_rows_with_a_column_whose_name_is_no_text_are_corrupt(tmp_path: Path):
+    built = build_segment(table_of(range(10), vector=VECTORS), schema_of(FIELD), tmp_path, threads=1)
+    built.rows_path.write_bytes(built.rows_path.read_bytes().replace(b"vector", b"v\xe5ctor"))
     with pytest.raises(IndexCorrupt, match="cannot be read"):
         open_rows(built.rows_path, 10, schema_of(FIELD))
 

@@ -7,6 +7,7 @@ import pytest
 
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import JOB_TYPES
+from nearmq.pools import Pool, with_pools
 from nearmq.topology import (
     CONTROL_TYPES,
     DIRECT_REPLY_TO,
@@ -175,6 +176,37 @@ def test_in_hardened_mode_the_whole_name_has_to_match_the_pattern():
 def test_direct_reply_to_has_no_place_in_hardened_mode_whatever_the_pattern():
     with pytest.raises(InvalidArgument, match="does not serve"):
         check_reply_to(DIRECT_REPLY_TO, NAMES, hardened=re.compile(".*"))
+
+
+def test_a_pool_takes_the_reads_of_its_collections_by_a_queue_like_the_shared_one():
+    shared = declarations("acme")
+    wanted = with_pools(shared, Names("acme"), [Pool.read("hot=books,maps"), Pool.read("slow=films")])
+    hot, slow = wanted.queues[-2:]
+    assert (hot.name, slow.name) == ("acme.hot", "acme.slow")
+    assert hot.arguments == slow.arguments == shared.queues[1].arguments
+    keys = [(binding.source, binding.routing_key) for binding in wanted.bindings if binding.destination == "acme.slow"]
+    assert keys == [("acme.jobs", f"{kind}.films") for kind in ("search", "get", "count", "query", "describe")]
+    assert with_pools(shared, Names("acme"), []) == shared
+
+
+@pytest.mark.parametrize(
+    ("pools", "message"),
+    [
+        (["books"], "not of the form"),
+        (["hot="], "''"),
+        (["ho.t=books"], "'ho.t'"),
+        (["hot=a.b"], "'a.b'"),
+        (["search=books"], "there is a 'nearmq.search' already"),
+        (["dead=books"], "there is a 'nearmq.dead' already"),
+        (["hot=a", "hot=b"], "there is a 'nearmq.hot' already"),
+        (["hot=a,b", "slow=b"], "collection 'b' is there 2 times"),
+        (["hot=a,a"], "collection 'a' is there 2 times"),
+    ],
+)
+def test_a_pool_that_would_do_harm_is_refused(pools: list[str], message: str):
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        with_pools(declarations(), Names(), [Pool.read(text) for text in pools])
+    assert caught.value.field == "pool"
 
 
 def test_direct_reply_to_is_known_with_the_brokers_token_and_without():

@@ -12,21 +12,32 @@ from nearmq import errors
 from nearmq.codec import decode_job, decode_reply
 from nearmq.jobs import (
     JOB_TYPES,
+    BuildJob,
+    CancelJob,
+    CompactJob,
+    CountJob,
     CreateJob,
+    DeleteJob,
     DescribeJob,
     DropJob,
     ErrorReply,
+    GetJob,
+    InsertJob,
     Job,
     ListJob,
     LoadJob,
     PingJob,
+    QueryJob,
     ReleaseJob,
     RenameJob,
+    RowWriteJob,
     ScalarFieldSpec,
     SearchJob,
     TimingMs,
+    UpsertJob,
     VectorFieldSpec,
 )
+from nearmq.stored_rows import read_rows
 from nearmq.topology import TYPES_WITHOUT_COLLECTION, routing_key
 
 FOLDER = Path(__file__).parent / "wire_v1"
@@ -65,6 +76,61 @@ JOBS: dict[str, Job] = {
     ),
     "search.ids": SearchJob(collection="books", ids=[7, -(2**63)], limit=5),
     "search.string_ids": SearchJob(collection="books", ids=["isbn-1", "é"], limit=5),
+    "search.groups": SearchJob(collection="books", ids=[7], limit=5, group_by_field="year", group_size=2),
+    "upsert.nested": UpsertJob(
+        collection="books",
+        ids=[7, -(2**63)],
+        vectors=MATRIX,
+        fields={"year": [1999, 2024], "tags": [["sea", "whales"], None], "notes": [{"a": [1, None]}, "x"]},
+    ),
+    "upsert.packed": UpsertJob(collection="books", ids=[7, 9], vectors=MATRIX),
+    "insert.fields": InsertJob(
+        collection="books",
+        ids=["isbn-1", "é"],
+        vectors={"title": MATRIX, "data": MATRIX},
+        partition_name="2024",
+    ),
+    "delete.ids": DeleteJob(collection="books", ids=[7, 9]),
+    "delete.expr": DeleteJob(
+        collection="books", expr="year < {first}", expr_params={"first": 1900}, partition_name="2024"
+    ),
+    "get": GetJob(
+        collection="books",
+        ids=[9, 7],
+        output_fields=["*", "title"],
+        partition_names=["2024"],
+        min_version=17,
+        encoding="base64",
+        id_format="string",
+    ),
+    "count": CountJob(
+        collection="books",
+        expr="year > {first}",
+        expr_params={"first": 1990},
+        partition_names=["2024"],
+        min_version=17,
+    ),
+    "query.page": QueryJob(
+        collection="books",
+        limit=1000,
+        expr="year > {first}",
+        expr_params={"first": 1990},
+        partition_names=["2024"],
+        output_fields=["year"],
+        version=17,
+        after=12044,
+    ),
+    "query.offset": QueryJob(
+        collection="books",
+        limit=10,
+        offset=20,
+        after="isbn-1",
+        min_version=3,
+        encoding="base64",
+        id_format="string",
+    ),
+    "compact": CompactJob(collection="books", partition_names=["2024"]),
+    "build": BuildJob(collection="books"),
     "create.collection": CreateJob(
         collection="books",
         primary_key="string",
@@ -87,6 +153,9 @@ JOBS: dict[str, Job] = {
             ScalarFieldSpec(name="tags", type="array<string>", nullable=True),
         ],
     ),
+    "create.fields": CreateJob(
+        collection="books", scalar_fields=[ScalarFieldSpec(name="language", type="string", nullable=True)]
+    ),
     "create.partition": CreateJob(collection="books", partition_name="2024"),
     "drop.collection": DropJob(collection="books"),
     "drop.partition": DropJob(collection="books", partition_name="2024"),
@@ -95,7 +164,9 @@ JOBS: dict[str, Job] = {
     "describe": DescribeJob(collection="books"),
     "load": LoadJob(collection="books", partition_names=["2024"], field="title"),
     "release": ReleaseJob(collection="books"),
+    "cancel": CancelJob(job_ids=["0192f0c1-2b3c-7d4e-8f50-617283940a1b", "crawler-17"]),
     "ping": PingJob(),
+    "ping.jobs": PingJob(jobs=True),
 }
 
 
@@ -170,6 +241,15 @@ def test_an_example_reply_of_the_page_decodes(body: bytes):
     assert (reply.hits, reply.result, reply.error) != (None, None, None)
 
 
+def test_the_rows_of_the_page_are_those_that_it_wrote():
+    results = [decode_reply(example.values[1]).result or {} for example in examples("reply")]
+    nested, packed = [read_rows(result) for result in results if "ids" in result]
+    for ids, _, vectors in (nested, packed):
+        assert ids.tolist() == [9, 7]
+        np.testing.assert_array_equal(vectors["title"], MATRIX[::-1])
+    assert nested[1] == {"year": [2024, 1999], "tags": [None, ["sea", "whales"]]}
+
+
 def test_the_page_lists_every_error_code_and_whether_it_is_retryable():
     table = dict(re.findall(r"^\| `([A-Z_]+)` \| .* \| (yes|no) \|$", WIRE_PAGE, re.MULTILINE))
     travelling = {
@@ -197,8 +277,17 @@ def stored_reply(name: str) -> Any:
 
 def assert_same_job(decoded: Job, expected: Job) -> None:
     assert type(decoded) is type(expected)
-    if isinstance(decoded, SearchJob) and isinstance(expected, SearchJob):
-        np.testing.assert_array_equal(decoded.vectors, expected.vectors)
+    if isinstance(decoded, SearchJob | RowWriteJob) and isinstance(expected, SearchJob | RowWriteJob):
+        assert_same_vectors(decoded.vectors, expected.vectors)
         decoded = msgspec.structs.replace(decoded, vectors=None)
         expected = msgspec.structs.replace(expected, vectors=None)
     assert decoded == expected
+
+
+def assert_same_vectors(decoded: Any, expected: Any) -> None:
+    if isinstance(expected, dict):
+        assert list(decoded) == list(expected)
+        for name, matrix in expected.items():
+            np.testing.assert_array_equal(decoded[name], matrix)
+    else:
+        np.testing.assert_array_equal(decoded, expected)

@@ -188,7 +188,7 @@ class IndexKind(Protocol):
             vectors: float32, shape (rows, dim), finite, C-contiguous, as given (COSINE is normalised in here), at least
                 one row.
             folder: where the index's file is written, under the field's name.
-            on_rows: told now and then how many rows are done, by a build that takes long; what it read may leave memory.
+            on_rows: told now and then how many rows are done, by a build that takes long; they may leave memory then.
         """
         ...
 

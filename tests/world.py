@@ -15,6 +15,7 @@ from nearmq.amqp import apply_topology
 from nearmq.client import Client
 from nearmq.job_message import job_message
 from nearmq.jobs import Job, Reply
+from nearmq.requests import final
 from nearmq.topology import declarations
 from nearmq.transport import Message
 from nearmq_index_store import intents
@@ -52,7 +53,7 @@ class World:
         """Publish a job with other properties than the client's own, and return its reply; raises its error."""
         message = job_message(job, reply_to=self.client._transport.reply_to)
         changed = Message(**{name: getattr(message, name) for name in Message.__slots__} | properties)
-        return self.client._requests.submit(changed, timeout_s=30).result()
+        return self.client._requests.submit(changed, timeout_s=30, gather=final).result()
 
     @property
     def catalog(self) -> Catalog:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from functools import partial
 from importlib.metadata import entry_points
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from nearmq.collection import Collection, SearchOptions, Vectors
 from nearmq.errors import InvalidArgument
@@ -24,11 +24,13 @@ from nearmq.jobs import (
     Reply,
     VectorFieldSpec,
 )
-from nearmq.requests import Requests, final
+from nearmq.requests import Gather, Requests, final
 from nearmq.results import SearchResults
 from nearmq.schema import Schema
 from nearmq.topology import DEFAULT_PREFIX
 from nearmq.transport import Transport
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_MAX_PENDING = 10_000
@@ -228,10 +230,24 @@ class Client:
                 place once.
             on_progress: called with the progress, 0 to 1, of a job that reports some; in a thread of the client's.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        message = job_message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
-        gather = None if on_progress is None else partial(final, on_progress=on_progress)
-        return self._requests.submit(message, timeout_s=timeout_s, gather=gather)
+        gather = partial(final, on_progress=on_progress)
+        return self._submit(job, gather, timeout_s=timeout_s, job_id=job_id)
+
+    def submit_as(
+        self,
+        convert: Callable[[Reply], T],
+        job: Job,
+        *,
+        timeout_s: float | None = None,
+        job_id: str | None = None,
+    ) -> Future[T]:
+        """As `submit`, with the future of what `convert` makes of the reply."""
+
+        def gather(reply: Reply) -> T | None:
+            last = final(reply)
+            return None if last is None else convert(last)
+
+        return self._submit(job, gather, timeout_s=timeout_s, job_id=job_id)
 
     def publish(
         self, job: Job, *, reply_to: str | None, timeout_s: float | None = None, job_id: str | None = None
@@ -249,11 +265,13 @@ class Client:
         Returns:
             `{"workers": {worker: its result}}`.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         gathered = Gathered(on_progress)
-        message = job_message(job, reply_to=self._transport.reply_to, timeout_s=timeout_s)
-        future = self._requests.submit(message, timeout_s=timeout_s, gather=gathered.add)
-        return gathered.wait(future)
+        return gathered.wait(self._submit(job, gathered.add, timeout_s=timeout_s))
+
+    def _submit(self, job: Job, gather: Gather[T], *, timeout_s: float | None, job_id: str | None = None) -> Future[T]:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        message = job_message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        return self._requests.submit(message, timeout_s=timeout_s, gather=gather)
 
 
 def _open_transport(url: str | None, prefix: str) -> Transport:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Unpack
 
 from nearmq.administration import Administration
 from nearmq.arguments import Vectors
-from nearmq.futures import mapped
 from nearmq.reading import Reading
 from nearmq.results import SearchResults
 from nearmq.search_arguments import DEFAULT_LIMIT, SearchOptions, search_job
@@ -47,9 +46,8 @@ class Collection(Reading, Writing, Administration):
 
     def submit(self, vectors: Vectors | None = None, **options: Unpack[SearchOptions]) -> "Future[SearchResults]":
         """Publish a search and return the future of its results; arguments and errors are those of `search`."""
-        timeout_s = options.get("timeout_s")
-        replies = self._client.submit(search_job(self.name, vectors, options), timeout_s=timeout_s)
-        return mapped(replies, SearchResults)
+        job = search_job(self.name, vectors, options)
+        return self._client.submit_as(SearchResults, job, timeout_s=options.get("timeout_s"))
 
     async def search_async(self, vectors: Vectors | None = None, **options: Unpack[SearchOptions]) -> SearchResults:
         """Search without blocking the event loop; arguments and errors are those of `search`."""

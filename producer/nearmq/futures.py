@@ -1,10 +1,9 @@
-"""Futures of what becomes of a message, or of a reply."""
+"""Futures of what becomes of a message."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from nearmq.jobs import Reply
 from nearmq.transport import OnConfirm
 
 T = TypeVar("T")
@@ -18,20 +17,21 @@ def confirmed(publish: Callable[[OnConfirm], None]) -> Future[None]:
     return future
 
 
-def mapped(replies: Future[Reply], convert: Callable[[Reply], T]) -> Future[T]:
-    """Return the future of the converted reply; cancelling one of the two cancels the other."""
-    results: Future[T] = Future()
+def following(first: Future[T]) -> Future[T]:
+    """Return another future of what a future ends as; cancelling one of the two cancels the other."""
+    second: Future[T] = Future()
 
-    def settle(done: Future[Reply]) -> None:
+    def settle(done: Future[T]) -> None:
         if done.cancelled():
-            results.cancel()
-        if not results.set_running_or_notify_cancel():
+            second.cancel()
+        if not second.set_running_or_notify_cancel():
             return
-        try:
-            results.set_result(convert(done.result()))
-        except Exception as error:
-            results.set_exception(error)
+        error = done.exception()
+        if error is None:
+            second.set_result(done.result())
+        else:
+            second.set_exception(error)
 
-    results.add_done_callback(lambda done: replies.cancel() if done.cancelled() else None)
-    replies.add_done_callback(settle)
-    return results
+    second.add_done_callback(lambda done: first.cancel() if done.cancelled() else None)
+    first.add_done_callback(settle)
+    return second

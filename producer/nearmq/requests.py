@@ -7,26 +7,29 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 from nearmq.codec import decode_reply
 from nearmq.errors import BrokerUnavailable, NearmqError, QueueFull, ReplyTimeout, from_code
-from nearmq.futures import confirmed, mapped
+from nearmq.futures import confirmed, following
 from nearmq.job_message import job_message
 from nearmq.jobs import CancelJob, Reply
 from nearmq.parts import Parts
 from nearmq.topology import CONTROL_TYPES, QUEUE_TYPES
 from nearmq.transport import ConnectionLost, Message, Transport
 
+T = TypeVar("T")
+
 #: Sees each reply to a job; returns the result when it is the last one needed, else None.
-Gather = Callable[[Reply], Reply | None]
+Gather = Callable[[Reply], T | None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Pending:
     message: Message
-    gather: Gather
+    gather: Gather[Any]
     timeout_s: float
-    future: Future[Reply]
+    future: Future[Any]
     confirmed: bool = False
     parts: Parts = field(default_factory=Parts)
 
@@ -58,8 +61,8 @@ class Requests:
         self._transport.start(on_reply=self._on_reply, on_connected=self._on_connected)
         self._timer.start()
 
-    def submit(self, message: Message, *, timeout_s: float, gather: Gather | None = None) -> Future[Reply]:
-        """Publish a job and return the future of its reply.
+    def submit(self, message: Message, *, timeout_s: float, gather: Gather[T]) -> Future[T]:
+        """Publish a job and return the future of what `gather` makes of its replies.
 
         The future fails with the exception of an error reply's code, with ReplyTimeout when `timeout_s` passes, or
         BrokerUnavailable when it passes before the broker confirmed the job. Cancelling the future forgets the job, and
@@ -69,7 +72,8 @@ class Requests:
         Raises:
             QueueFull: `max_pending` jobs await a reply, and none was answered within `timeout_s`.
         """
-        pending = _Pending(message=message, gather=gather or final, timeout_s=timeout_s, future=Future())
+        future: Future[T] = Future()
+        pending = _Pending(message=message, gather=gather, timeout_s=timeout_s, future=future)
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while len(self._pending) >= self._max_pending and not self._closed:
@@ -81,16 +85,16 @@ class Requests:
                 raise BrokerUnavailable("the client is closed")
             same = self._pending.get(message.message_id)
             if same is not None:
-                return mapped(same.future, lambda reply: reply)
+                return following(same.future)
             self._pending[message.message_id] = pending
             heapq.heappush(self._deadlines, (deadline, message.message_id))
             if self._deadlines[0][1] == message.message_id:
                 self._earlier.notify()
-        pending.future.add_done_callback(lambda _: self._on_done(pending))
+        future.add_done_callback(lambda done: self._on_cancelled(pending) if done.cancelled() else None)
         with self._order:
             if not self._is_lost:  # else _on_connected publishes it, in its turn
                 self._publish(pending)
-        return pending.future
+        return future
 
     def publish(self, message: Message, *, timeout_s: float) -> None:
         """Publish a job whose reply goes elsewhere, and return when the broker has confirmed it.
@@ -130,7 +134,7 @@ class Requests:
     def _publish(self, pending: _Pending) -> None:
         self._transport.publish(pending.message, partial(self._on_confirm, pending))
 
-    def _on_done(self, pending: _Pending) -> None:
+    def _on_cancelled(self, pending: _Pending) -> None:
         """Forget a job whose future the caller has cancelled; workers need not go on with it either.
 
         What becomes of a write is not to depend on how far it had come: it goes on, and is cancelled by its id alone.
@@ -163,7 +167,7 @@ class Requests:
         try:
             body = pending.parts.add(message)
             result = None if body is None else pending.gather(decode_reply(body))
-        except NearmqError as error:
+        except Exception as error:  # such as a result of another form than this release knows
             self._fail(pending, error)
             return
         if result is not None and self._take(pending) and pending.future.set_running_or_notify_cancel():

@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Unpack
 
 from nearmq.arguments import Columns, Ids, Vectors
-from nearmq.futures import mapped
 from nearmq.jobs import DeleteJob, ExprValue, InsertJob, RowWriteJob, UpsertJob
 from nearmq.row_arguments import WriteOptions, delete_job, row_write_job
 from nearmq.row_results import WriteResult
@@ -119,5 +118,6 @@ class Writing:
         return self._submit(delete_job(self.name, ids, expr, expr_params, options), options)
 
     def _submit(self, job: RowWriteJob | DeleteJob, options: WriteOptions) -> Future[WriteResult]:
-        replies = self._client.submit(job, timeout_s=options.get("timeout_s"), job_id=options.get("job_id"))
-        return mapped(replies, WriteResult.of)
+        return self._client.submit_as(
+            WriteResult.of, job, timeout_s=options.get("timeout_s"), job_id=options.get("job_id")
+        )

@@ -30,6 +30,7 @@ from nearmq.jobs import (
     UpsertJob,
     VectorFieldSpec,
 )
+from nearmq.requests import final
 from tests.world import World
 
 DIM = 4
@@ -135,7 +136,7 @@ def test_a_job_published_twice_takes_effect_once_and_is_answered_alike(books: Wo
 def test_a_write_that_took_effect_is_not_told_that_its_deadline_passed(books: World):
     past = {"nearmq-deadline": int(time.time() * 1_000) - 1}
     done = job_message(upsert([1, 2]), reply_to=books.client._transport.reply_to)
-    first = books.client._requests.submit(done, timeout_s=30).result()
+    first = books.client._requests.submit(done, timeout_s=30, gather=final).result()
     again = books.reply_to(upsert([1, 2]), message_id=done.message_id, correlation_id=done.message_id, headers=past)
     assert (again.result, again.version) == (first.result, first.version)
     with pytest.raises(DeadlineExceeded):

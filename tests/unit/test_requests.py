@@ -8,7 +8,7 @@ import pytest
 from nearmq.codec import decode_job, encode_reply
 from nearmq.errors import BrokerUnavailable, CollectionNotFound, QueueFull, ReplyTimeout
 from nearmq.jobs import CancelJob, ErrorReply, Reply
-from nearmq.requests import Requests
+from nearmq.requests import Requests, final
 from nearmq.transport import ConnectionLost, Message, OnConfirm
 
 
@@ -62,14 +62,14 @@ def job(job_id: str) -> Message:
 
 
 def test_a_reply_resolves_the_future_of_its_job(requests: Requests, transport: HandTransport):
-    futures = [requests.submit(job(name), timeout_s=30) for name in ("a", "b")]
+    futures = [requests.submit(job(name), timeout_s=30, gather=final) for name in ("a", "b")]
     transport.answer(Reply(job_id="b", status="ok", version=7))
     assert futures[1].result(1).version == 7
     assert not futures[0].done()
 
 
 def test_an_error_reply_raises_the_exception_of_its_code(requests: Requests, transport: HandTransport):
-    future = requests.submit(job("a"), timeout_s=30)
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
     error = ErrorReply(code="COLLECTION_NOT_FOUND", message="no collection 'x'", field="collection")
     transport.answer(Reply(job_id="a", status="error", error=error))
     with pytest.raises(CollectionNotFound, match="no collection 'x'") as caught:
@@ -78,7 +78,7 @@ def test_an_error_reply_raises_the_exception_of_its_code(requests: Requests, tra
 
 
 def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, transport: HandTransport):
-    future = requests.submit(job("a"), timeout_s=30)
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
     transport.answer(Reply(job_id="a", status="ok", version=1))
     transport.answer(Reply(job_id="a", status="ok", version=2))
     transport.answer(Reply(job_id="stranger", status="ok"))
@@ -88,12 +88,12 @@ def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, tr
 def test_a_job_that_is_submitted_again_while_it_is_pending_ends_as_the_first(
     requests: Requests, transport: HandTransport
 ):
-    futures = [requests.submit(job("a"), timeout_s=30) for _ in range(2)]
+    futures = [requests.submit(job("a"), timeout_s=30, gather=final) for _ in range(2)]
     assert len(transport.published) == 1
     transport.answer(Reply(job_id="a", status="ok", version=7))
     assert [future.result(1).version for future in futures] == [7, 7]
 
-    again = [requests.submit(job("a"), timeout_s=30) for _ in range(2)]
+    again = [requests.submit(job("a"), timeout_s=30, gather=final) for _ in range(2)]
     again[1].cancel()
     assert again[0].cancelled()
 
@@ -101,8 +101,8 @@ def test_a_job_that_is_submitted_again_while_it_is_pending_ends_as_the_first(
 def test_unanswered_jobs_are_published_again_under_their_ids_after_a_reconnect(
     requests: Requests, transport: HandTransport
 ):
-    future = requests.submit(job("a"), timeout_s=30)
-    answered = requests.submit(job("b"), timeout_s=30)
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
+    answered = requests.submit(job("b"), timeout_s=30, gather=final)
     transport.published[0][1].set_exception(ConnectionLost("gone"))
     transport.answer(Reply(job_id="b", status="ok"))
     assert answered.result(1)
@@ -115,17 +115,17 @@ def test_unanswered_jobs_are_published_again_under_their_ids_after_a_reconnect(
 def test_a_job_that_is_submitted_during_a_loss_does_not_overtake_those_before_it(
     requests: Requests, transport: HandTransport
 ):
-    requests.submit(job("a"), timeout_s=30)
+    requests.submit(job("a"), timeout_s=30, gather=final)
     transport.published[0][1].set_exception(ConnectionLost("gone"))
     # The channel may be open again already, and the transport not yet have said so.
-    requests.submit(job("b"), timeout_s=30)
+    requests.submit(job("b"), timeout_s=30, gather=final)
     assert [message.message_id for message, _ in transport.published] == ["a"]
     transport.on_connected()
     assert [message.message_id for message, _ in transport.published] == ["a", "a", "b"]
 
 
 def test_a_confirmed_job_without_a_reply_times_out(requests: Requests, transport: HandTransport):
-    future = requests.submit(job("a"), timeout_s=0.05)
+    future = requests.submit(job("a"), timeout_s=0.05, gather=final)
     transport.published[0][1].set_result(None)
     with pytest.raises(ReplyTimeout, match=r"0\.05 s") as caught:
         future.result(5)
@@ -134,38 +134,38 @@ def test_a_confirmed_job_without_a_reply_times_out(requests: Requests, transport
 
 def test_an_unconfirmed_job_times_out_as_broker_unavailable(requests: Requests):
     with pytest.raises(BrokerUnavailable, match="did not confirm"):
-        requests.submit(job("a"), timeout_s=0.05).result(5)
+        requests.submit(job("a"), timeout_s=0.05, gather=final).result(5)
 
 
 def test_an_earlier_timeout_than_the_pending_ones_is_kept(requests: Requests):
-    late = requests.submit(job("late"), timeout_s=60)
-    early = requests.submit(job("early"), timeout_s=0.05)
+    late = requests.submit(job("late"), timeout_s=60, gather=final)
+    early = requests.submit(job("early"), timeout_s=0.05, gather=final)
     with pytest.raises(BrokerUnavailable):
         early.result(5)
     assert not late.done()
 
 
 def test_a_refused_job_fails_at_once(requests: Requests, transport: HandTransport):
-    future = requests.submit(job("a"), timeout_s=30)
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
     transport.published[0][1].set_exception(QueueFull("the queue is full"))
     with pytest.raises(QueueFull):
         future.result(1)
 
 
 def test_the_bound_on_pending_jobs_holds_and_frees_again(requests: Requests, transport: HandTransport):
-    first = requests.submit(job("a"), timeout_s=30)
-    requests.submit(job("b"), timeout_s=30)
+    first = requests.submit(job("a"), timeout_s=30, gather=final)
+    requests.submit(job("b"), timeout_s=30, gather=final)
     with pytest.raises(QueueFull, match="2 jobs"):
-        requests.submit(job("c"), timeout_s=0.05)
+        requests.submit(job("c"), timeout_s=0.05, gather=final)
     first.cancel()
-    assert requests.submit(job("c"), timeout_s=1)
+    assert requests.submit(job("c"), timeout_s=1, gather=final)
     assert [message.message_id for message, _ in transport.published if message.type == "list"] == ["a", "b", "c"]
 
 
 def test_the_workers_are_told_of_a_cancelled_future_unless_its_job_writes(requests: Requests, transport: HandTransport):
     write = Message(routing_key="upsert.books", type="upsert", message_id="w", body=b"{}")
-    assert requests.submit(write, timeout_s=30).cancel()
-    assert requests.submit(job("a"), timeout_s=30).cancel()
+    assert requests.submit(write, timeout_s=30, gather=final).cancel()
+    assert requests.submit(job("a"), timeout_s=30, gather=final).cancel()
     assert [message.type for message, _ in transport.published] == ["upsert", "list", "cancel"]
     cancel = transport.published[-1][0]
     assert decode_job(cancel.type, cancel.routing_key, cancel.body) == CancelJob(job_ids=["a"])
@@ -173,12 +173,12 @@ def test_the_workers_are_told_of_a_cancelled_future_unless_its_job_writes(reques
 
 
 def test_stopping_fails_what_is_pending(requests: Requests):
-    future = requests.submit(job("a"), timeout_s=30)
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
     requests.stop()
     with pytest.raises(BrokerUnavailable, match="closed"):
         future.result(1)
     with pytest.raises(BrokerUnavailable, match="closed"):
-        requests.submit(job("b"), timeout_s=1)
+        requests.submit(job("b"), timeout_s=1, gather=final)
 
 
 def test_publishing_returns_when_confirmed_and_tries_again_after_a_lost_connection(transport: HandTransport):

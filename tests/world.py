@@ -52,7 +52,7 @@ class World:
     def reply_to(self, job: Job, **properties: object) -> Reply:
         """Publish a job with other properties than the client's own, and return its reply; raises its error."""
         message = job_message(job, reply_to=self.client._transport.reply_to)
-        changed = Message(**{name: getattr(message, name) for name in Message.__slots__} | properties)
+        changed = Message(**{name: getattr(message, name) for name in Message.__struct_fields__} | properties)
         return self.client._requests.submit(changed, timeout_s=30, gather=final).result()
 
     @property

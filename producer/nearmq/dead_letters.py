@@ -3,8 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from nearmq.topology import TYPES_WITHOUT_COLLECTION
 from nearmq.transport import Message
@@ -89,7 +91,7 @@ class DeadLetter:
             for name, value in self.message.headers.items()
             if name not in _NOT_AGAIN and not name.startswith(_BROKERS)
         }
-        return replace(self.message, headers=kept | {RETRIES_HEADER: self.retries + 1})
+        return msgspec.structs.replace(self.message, headers=kept | {RETRIES_HEADER: self.retries + 1})
 
     def _death(self, fact: str) -> Any:
         """Return a fact of the broker's newest record, which it puts first."""

@@ -8,7 +8,7 @@ hits: 2.0 and 4.1 with one array a query, 1.3 and 1.8 as JSON, 0.5 and 0.5 with 
 """
 
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,11 @@ def write_hits(rows: Sequence[Hits], encoding: Encoding, id_format: IdFormat) ->
     ids = [np.asarray(hits.ids) if len(hits.ids) else np.empty(0, np.int64) for hits in rows]
     distances = [np.ascontiguousarray(hits.distances, dtype=np.float32) for hits in rows]
     if encoding == "base64":
-        flat = np.concatenate(ids) if ids else np.empty(0, np.int64)
+        flat = _joined(ids, np.int64)
         tree = {
             "counts": [len(row) for row in ids],
             "ids": pack(flat, "<i8") if _is_integer(flat) and id_format == "int" else _as_strings(flat),
-            "distances": pack(np.concatenate(distances) if distances else np.empty(0, np.float32), "<f4"),
+            "distances": pack(_joined(distances, np.float32), "<f4"),
         }
         return tree if all(hits.fields is None for hits in rows) else {**tree, "fields": [row.fields for row in rows]}
     return [
@@ -61,11 +61,17 @@ def read_hits(value: Any) -> list[Hits]:
         fields = [row.get("fields") for row in value]
     if not sum(counts) == len(ids) == len(distances):
         raise ValueError(f"counts come to {sum(counts)}, beside {len(ids)} ids and {len(distances)} distances")
-    ends = np.cumsum([0, *counts]).tolist()
+    ends = accumulate(counts, initial=0)
     return [
         Hits(ids=ids[start:end], distances=distances[start:end], fields=values)
         for (start, end), values in zip(pairwise(ends), fields, strict=True)
     ]
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    if len(arrays) == 1:  # as in most replies
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
 
 
 def _is_integer(ids: npt.NDArray[Any]) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -64,15 +65,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_keys(tree: dict[str, Any], struct: type[msgspec.Struct], path: str = "") -> None:
-    for key in tree:
-        if key not in struct.__struct_fields__:
-            field = f"{path}{key}"[:200]
-            raise InvalidArgument(f"unknown key {field!r}, {nearest(key, struct.__struct_fields__)}", field=field)
+    if not tree.keys() <= _known_keys(struct):
+        key = next(key for key in tree if key not in _known_keys(struct))
+        field = f"{path}{key}"[:200]
+        raise InvalidArgument(f"unknown key {field!r}, {nearest(key, struct.__struct_fields__)}", field=field)
     for name, listed in _LISTED.items():
         specs = tree.get(name)
         for position, spec in enumerate(specs if isinstance(specs, list) else ()):
             if isinstance(spec, dict):
                 _check_keys(spec, listed, f"{name}[{position}].")
+
+
+@cache
+def _known_keys(struct: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(struct.__struct_fields__)
 
 
 def _explained(message: str, tree: dict[str, Any]) -> InvalidArgument:

@@ -4,8 +4,9 @@ The protocol is ours and may change with its two adapters; `tests/contract/test_
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from nearmq.errors import BrokerUnavailable, NearmqError
 
@@ -17,8 +18,7 @@ class ConnectionLost(BrokerUnavailable):
     """The connection was lost before the broker confirmed a job: whether the broker took it is unknown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One AMQP message, job or reply, with the properties that the wire contract uses.
 
     Attributes:
@@ -37,7 +37,7 @@ class Message:
     body: bytes
     correlation_id: str | None = None
     reply_to: str | None = None
-    headers: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str | int] = {}
     timestamp_s: int = 0
     content_type: str | None = "application/json"
     content_encoding: str | None = None

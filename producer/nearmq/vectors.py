@@ -129,7 +129,7 @@ def _read_packed(packed: dict[str, Any], form: _Form) -> FloatMatrix:
     data_field, shape_field = f"{form.field}.data", f"{form.field}.shape"
     if type(data) is not str:
         raise InvalidArgument(f"{data_field} is a {type(data).__name__}, expected a base64 string", field=data_field)
-    if type(shape) is not list or len(shape) != _AXES or any(type(length) is not int for length in shape):
+    if type(shape) is not list or [type(length) for length in shape] != [int, int]:
         raise InvalidArgument(f"{shape_field} is {shape!r:.80}, expected [{form.rows}, dim]", field=shape_field)
     rows, dim = shape
     _check_shape(rows, dim, form, shape_field)

@@ -1,7 +1,8 @@
 """What is kept of replies whose jobs come again, and for which jobs it counts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from nearmq.transport import Message
 from nearmq_index_store.errors import StoreUnavailable

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from nearmq.errors import Cancelled, DeadlineExceeded, NearmqError
 from nearmq.jobs import Job
@@ -30,8 +31,7 @@ class CancelledJobs:
         return until is not None and time.monotonic() < until
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
+class Awaited(msgspec.Struct, frozen=True):
     """A job that somebody waits for until some time, or until it is cancelled.
 
     Attributes:

@@ -18,8 +18,10 @@ class Intake:
     """Reads the deliveries of one worker."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self._worker = config.name
-        self._names = Names(config.prefix)
+        names = self._names = Names(config.prefix)
+        self._search_queue = names.queue("search")
+        ways = [names.queue("write"), names.queue("maintain"), names.control]
+        self._ways = {way: way for way in ways} | {names.control_queue(config.name): names.control}
         self._bounds = Bounds(hits=config.result_hits)
 
     def task_of(self, delivery: Delivery) -> Task:
@@ -51,12 +53,8 @@ class Intake:
 
     def _check_queue(self, job_type: str, queue: str) -> None:
         """Refuse a job that came by another way than its type's: a consumer of searches runs no write."""
-        names = self._names
-        expected = names.queue_of(job_type) or names.control
-        own_ways = {names.queue("write"), names.queue("maintain"), names.control}
-        way = names.control if queue == names.control_queue(self._worker) else queue
-        if way not in own_ways:
-            way = names.queue("search")  # or a special pool's queue, which takes what the search queue takes
+        expected = self._names.queue_of(job_type) or self._names.control
+        way = self._ways.get(queue, self._search_queue)  # a special pool's queue takes what the search queue takes
         if way != expected:
             raise InvalidArgument(f"a {job_type} job came through {queue!r}, its way is {expected!r}", field="type")
 

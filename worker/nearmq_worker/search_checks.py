@@ -1,7 +1,6 @@
 """The searches of a batch, checked against one version of their collection, and what each is looking for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -11,6 +10,7 @@ from nearmq.jobs import SearchJob
 from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.distances import FloatMatrix, RowNumbers
 from nearmq_index_store.filters import Filter
+from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.manifest import Snapshot
 from nearmq_index_store.ranges import check_range
 from nearmq_index_store.reading import find_rows, to_keys
@@ -25,15 +25,15 @@ from nearmq_worker.search_pass import Choice, Found
 from nearmq_worker.versions import ReadVersion, check_reached
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(msgspec.Struct, frozen=True, kw_only=True):
     """A search that passed all checks.
 
     Attributes:
         place: of its task in the batch.
         queries: float32, shape (queries, dim).
         rows: of the answer, one for each vector or id of the job.
-        row_of: the row of the answer that each query is for, ascending; an id that is not there has no query.
+        row_of: the row of the answer that each query is for, ascending; an id that is not there has no query. None
+            where each row has one.
         output_fields: the scalar fields to return; None where the job asks for none.
     """
 
@@ -42,7 +42,7 @@ class Search:
     choice: Choice
     queries: FloatMatrix
     rows: int
-    row_of: RowNumbers
+    row_of: RowNumbers | None
     output_fields: Sequence[str] | None
     awaited: Awaited
 
@@ -66,7 +66,7 @@ class Search:
         decimals = self.job.round_decimal
         if decimals >= 0:
             found = [hits._replace(distances=hits.distances.round(decimals)) for hits in found]
-        if len(found) == self.rows:
+        if self.row_of is None:
             return found
         rows = [nothing()] * self.rows
         for row, hits in zip(self.row_of.tolist(), found, strict=True):
@@ -87,6 +87,7 @@ class SearchChecker:
         self._snapshot = snapshot
         self._schema = snapshot.manifest.schema
         self._expr = _ExprReader(self._schema)
+        self._resolved: dict[tuple[object, ...], tuple[VectorField, SearchParams]] = {}
 
     def check(self, place: int, task: Task) -> Search:
         """Return what a job of this place in the batch is looking for.
@@ -97,13 +98,7 @@ class SearchChecker:
         job = task.job
         assert isinstance(job, SearchJob)
         check_reached(self._snapshot.manifest, job.min_version)
-        field, params = resolve(
-            self._schema,
-            field=job.field,
-            metric_type=job.metric_type,
-            params=job.params,
-            limit=(job.offset + job.limit) * job.group_size,
-        )
+        field, params = self._resolve(job)
         check_range(field.metric, job.radius, job.range_filter)
         choice = Choice(field.name, params, self._expr(job), job.radius, job.range_filter)
         output_fields = _output_fields(self._schema, job)
@@ -120,6 +115,18 @@ class SearchChecker:
             awaited=awaited,
         )
 
+    def _resolve(self, job: SearchJob) -> tuple[VectorField, SearchParams]:
+        """Resolve what a job asks for; once for all jobs that ask for the same."""
+        limit = (job.offset + job.limit) * job.group_size
+        types = tuple(map(type, job.params.values()))  # 32 equals 32.0, which is refused
+        key = job.field, job.metric_type, limit, types, *job.params.items()
+        resolved = self._resolved.get(key)
+        if resolved is None:
+            resolved = self._resolved[key] = resolve(
+                self._schema, field=job.field, metric_type=job.metric_type, params=job.params, limit=limit
+            )
+        return resolved
+
     def widened(self, search: Search, window: int) -> Choice:
         """Return what a search chooses for a larger window than its own."""
         job = search.job
@@ -127,11 +134,13 @@ class SearchChecker:
         _, wider = resolve(self._schema, field=job.field, metric_type=None, params=params, limit=window)
         return search.choice._replace(params=wider)
 
-    def _queries(self, job: SearchJob, field: VectorField, awaited: Awaited) -> tuple[FloatMatrix, int, RowNumbers]:
+    def _queries(
+        self, job: SearchJob, field: VectorField, awaited: Awaited
+    ) -> tuple[FloatMatrix, int, RowNumbers | None]:
         """Return the query vectors, the rows of the answer, and the row that each vector is for."""
         if job.vectors is not None:
             check_queries(field, job.vectors)
-            return job.vectors, len(job.vectors), np.arange(len(job.vectors))
+            return job.vectors, len(job.vectors), None
         return self._stored_vectors(job, field, awaited)
 
     def _stored_vectors(

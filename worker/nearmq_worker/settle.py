@@ -19,8 +19,9 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from nearmq.amqp import Connection, Outgoing, Publisher, Returned
 from nearmq.dead_letters import QUEUE_HEADER, REASON_HEADER, REPLY_TYPE
@@ -257,7 +258,9 @@ class AmqpSettler:
         # x- is the broker's: what it counted belongs to the job's time in its queue.
         own = {name: value for name, value in message.headers.items() if not name.startswith("x-")}
         headers = own | {REASON_HEADER: reason, QUEUE_HEADER: delivery.queue}
-        return _Reply(exchange=self._names.dead, message=replace(message, headers=headers), mandatory=True)
+        return _Reply(
+            exchange=self._names.dead, message=msgspec.structs.replace(message, headers=headers), mandatory=True
+        )
 
     def _begin(self, settlements: Sequence[_Settlement]) -> None:
         with self._changed:

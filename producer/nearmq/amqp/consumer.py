@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from nearmq.amqp.connection import Connection
 from nearmq.amqp.messages import delivery_count, from_delivery
 from nearmq.errors import NearmqError
@@ -37,8 +39,7 @@ class Source:
         return min(self.most, prefetch or self.most) if self.most else prefetch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A message as it was delivered, and what is needed to settle it.
 
     Attributes:

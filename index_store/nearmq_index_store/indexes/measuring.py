@@ -10,11 +10,13 @@ is enough that a query is left out of its own hits.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import FloatMatrix, RowNumbers, exact_distances
+from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, exact_distances
 from nearmq_index_store.indexes.allowed import AllowedRows
 from nearmq_index_store.indexes.flat import FlatIndex
 from nearmq_index_store.indexes.protocol import IndexKind, VectorIndex
@@ -161,35 +163,51 @@ def _points(subject: _Subject, parts: Sequence[Queries], limit: int, pool: Threa
             yield point
 
 
+class _Near(NamedTuple):
+    """Rows that may be the nearest of a query, and how far each is: the distance, or the similarity negated."""
+
+    rows: RowNumbers
+    farness: FloatVector
+
+
 def _truths(
     subject: _Subject, parts: Sequence[Queries], limit: int, pool: ThreadPoolExecutor
 ) -> list[list[RowNumbers]]:
     """Return for each part of the queries the true nearest rows of each, all that are as near as the last of them."""
-    found: list[list[list[RowNumbers]]] = []  # by part of the rows, part of the queries, and query
+    found: list[list[list[_Near]]] = []  # by part of the rows, part of the queries, and query
     for start, exact in subject.exact:
-
-        def nearest(queries: Queries, start: int = start, exact: FlatIndex = exact) -> list[RowNumbers]:
-            wanted = limit + (queries.rows is not None)
-            mask = None if queries.present is None else queries.present.mask[start : start + _ROWS_AT_ONCE]
-            allowed = None if mask is None else AllowedRows(mask)
-            return [rows + start for rows in exact.nearest(queries.vectors, wanted, allowed=allowed)]
-
+        nearest = partial(_nearest, subject, limit, start, exact)
         found.append(list(pool.map(nearest, parts)))
         subject.on_read()
-    return list(pool.map(lambda queries, near: _truth(subject, queries, limit, near), parts, zip(*found, strict=True)))
+    return [
+        [_truth(queries, query, limit, near) for query, near in enumerate(zip(*of_queries, strict=True))]
+        for queries, of_queries in zip(parts, zip(*found, strict=True), strict=True)
+    ]
 
 
-def _truth(subject: _Subject, queries: Queries, limit: int, near: Sequence[Sequence[RowNumbers]]) -> list[RowNumbers]:
-    """Choose the true nearest rows of each query from the nearest of each part of the rows."""
-    truths = []
-    for query, rows in enumerate(zip(*near, strict=True)):
-        others = _others(queries, query, np.concatenate(rows))
-        owners = np.full(len(others), query)
-        distances = exact_distances(queries.vectors, owners, subject.vectors, others, subject.field.metric)
-        farness = distances if subject.field.metric == "L2" else -distances
-        last = np.partition(farness, limit - 1)[limit - 1]
-        truths.append(others[farness <= last + _TIE])
-    return truths
+def _nearest(subject: _Subject, limit: int, start: int, exact: FlatIndex, queries: Queries) -> list[_Near]:
+    """Return of each query the nearest of some rows, ranked while these are in memory."""
+    wanted = limit + (queries.rows is not None)
+    some = slice(start, start + _ROWS_AT_ONCE)
+    allowed = None if queries.present is None else AllowedRows(queries.present.mask[some])
+    found = exact.nearest(queries.vectors, wanted, allowed=allowed)
+    counts = [len(rows) for rows in found]
+    owners, rows = np.repeat(np.arange(len(found)), counts), np.concatenate(found)
+    distances = exact_distances(queries.vectors, owners, subject.vectors[some], rows, subject.field.metric)
+    farness = distances if subject.field.metric == "L2" else -distances
+    ends = np.cumsum(counts)[:-1]
+    return list(map(_Near, np.split(rows + start, ends), np.split(farness, ends)))
+
+
+def _truth(queries: Queries, query: int, limit: int, near: Sequence[_Near]) -> RowNumbers:
+    """Choose the true nearest rows of a query from the nearest of each part of the rows."""
+    rows = np.concatenate([part.rows for part in near])
+    farness = np.concatenate([part.farness for part in near])
+    if queries.rows is not None:
+        is_other = rows != queries.rows[query]
+        rows, farness = rows[is_other], farness[is_other]
+    nearest: RowNumbers = rows[farness <= np.partition(farness, limit - 1)[limit - 1] + _TIE]
+    return nearest
 
 
 def _shares(

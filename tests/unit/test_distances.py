@@ -38,7 +38,7 @@ def test_a_pair_has_the_same_bits_whatever_it_is_computed_with(metric: Metric, m
     np.testing.assert_array_equal(distances_to(vectors[3], vectors, order, metric), together[order])
     alone = [distances_to(vectors[3], vectors, np.array([row]), metric)[0] for row in range(200)]
     np.testing.assert_array_equal(alone, together)
-    monkeypatch.setattr(module, "_BLOCK", 100)  # 2 rows at a time
+    monkeypatch.setattr(module, "_PAIRS_BLOCK", 100)  # 2 rows at a time
     np.testing.assert_array_equal(distances_to(vectors[3], vectors, np.arange(200), metric), together)
 
 

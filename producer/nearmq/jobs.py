@@ -26,7 +26,7 @@ ScalarType = Literal[
 ]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What every job's body may hold."""
 
     format: int = FORMAT
@@ -263,7 +263,7 @@ JOB_TYPES: dict[str, type[Job]] = {
 TYPE_OF: dict[type[Job], str] = {struct: name for name, struct in JOB_TYPES.items()}
 
 
-class TimingMs(msgspec.Struct, frozen=True, kw_only=True):
+class TimingMs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a job's time in the worker went, in milliseconds: waiting, loading segments, searching, and all of it."""
 
     queue: float = 0.0
@@ -272,7 +272,7 @@ class TimingMs(msgspec.Struct, frozen=True, kw_only=True):
     total: float = 0.0
 
 
-class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why a job has no result; `errors.py` has the codes."""
 
     code: str
@@ -281,7 +281,7 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retryable: bool = False
 
 
-class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The hits of one query, nearest first, ties by smaller id.
 
     `ids` is int64 of shape (hits,), or str objects when the collection's primary key is string; `distances` is
@@ -294,7 +294,7 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fields: dict[str, list[Any]] | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer to one job.
 
     `status` is `ok`, `partial` (a result that does not cover everything, or, of a control job, progress) or `error`.

@@ -18,7 +18,7 @@ class ConnectionLost(BrokerUnavailable):
     """The connection was lost before the broker confirmed a job: whether the broker took it is unknown."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One AMQP message, job or reply, with the properties that the wire contract uses.
 
     Attributes:

@@ -31,7 +31,7 @@ class CancelledJobs:
         return until is not None and time.monotonic() < until
 
 
-class Awaited(msgspec.Struct, frozen=True):
+class Awaited(msgspec.Struct, frozen=True, gc=False):
     """A job that somebody waits for until some time, or until it is cancelled.
 
     Attributes:

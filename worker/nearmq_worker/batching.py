@@ -27,7 +27,7 @@ _MOST_SEARCHES = 64
 _WRITES = (RowWriteJob, DeleteJob, CreateJob, DropJob, RenameJob)
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Task(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """A decoded job beside the delivery that it came in; equal to no other one.
 
     Attributes:

@@ -25,7 +25,7 @@ from nearmq_worker.search_pass import Choice, Found
 from nearmq_worker.versions import ReadVersion, check_reached
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
+class Search(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A search that passed all checks.
 
     Attributes:

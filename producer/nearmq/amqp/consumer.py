@@ -39,7 +39,7 @@ class Source:
         return min(self.most, prefetch or self.most) if self.most else prefetch
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message as it was delivered, and what is needed to settle it.
 
     Attributes:

@@ -203,3 +203,16 @@ def test_ids_row_a_search_by_ids_is_checked_as_one_by_vectors(
     with pytest.raises(kind, match=message) as caught:
         world.reply_to(SearchJob(collection="books", **({"limit": 5} | options)))
     assert caught.value.field == field
+
+
+def test_params_row_an_ef_that_is_no_whole_number_is_refused_in_any_company(world: World):
+    create(world, "HNSW")
+    fill(world)
+    jobs = [SearchJob(collection="books", vectors=QUERIES, limit=3, params={"ef": ef}) for ef in (32, 32.0) * 15]
+    futures = [world.client.submit(job) for job in jobs]
+    for future, job in zip(futures, jobs, strict=True):
+        if isinstance(job.params["ef"], int):
+            assert future.result().status == "ok"
+        else:
+            with pytest.raises(InvalidArgument, match=r"ef must be a whole number .* got 32\.0"):
+                future.result()

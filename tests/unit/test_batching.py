@@ -50,6 +50,15 @@ def test_a_batch_ends_at_the_bound_and_the_rest_waits_behind_the_other_groups():
     assert taken(waiting) == big[2:]
 
 
+def test_a_batch_ends_at_64_searches_however_small_they_are():
+    waiting = WaitingJobs(batch_queries=1_000, batch_bytes=1_000)
+    jobs = [search("a") for _ in range(100)]
+    for one in jobs:
+        waiting.put(one)
+    assert taken(waiting) == jobs[:64]
+    assert taken(waiting) == jobs[64:]
+
+
 def test_a_job_over_the_bound_is_taken_alone():
     waiting = WaitingJobs(batch_queries=10, batch_bytes=1_000)
     jobs = [search("a", queries=50), search("a")]

@@ -90,15 +90,16 @@ class Publisher:
             return
         for outgoing in waiting:
             try:
-                self._channel.basic_publish(
+                self._channel.connection.publish(
+                    self._channel.channel_number,
                     outgoing.exchange,
                     outgoing.message.routing_key,
-                    outgoing.message.body,
                     to_properties(outgoing.message),
-                    outgoing.mandatory,
+                    outgoing.message.body,
+                    mandatory=outgoing.mandatory,
                 )
             except (pika.exceptions.AMQPError, ValueError, TypeError, AssertionError) as error:
-                # pika encodes all of a message before it sends any of it, so the channel is none the worse.
+                # All of a message is encoded before any of it is sent, so the channel is none the worse.
                 self._fail([outgoing], InvalidArgument(f"a property of the message is refused: {error!s:.200}"))
                 continue
             self._last_tag += 1

@@ -1,0 +1,128 @@
+"""Frames as pika's own: deliveries cut anywhere arrive whole and in order, messages are sent byte for byte the same."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pika
+import pytest
+from pika import frame, spec
+from pika.channel import Channel
+
+from nearmq.amqp.bursts import BurstConnection
+
+MOST = 4_096  # bytes of a body's frame
+PROPERTIES = {
+    "type": "search",
+    "message_id": "job-1",
+    "correlation_id": "job-1",
+    "reply_to": "reply.me",
+    "content_type": "application/json",
+    "delivery_mode": 2,
+    "headers": {"nearmq-deadline": 1 << 40, "traceparent": "é"},
+    "timestamp": 1_700_000_000,
+}
+
+
+class Unconnected(BurstConnection):
+    """Takes what it is given for what came, and keeps what it would send."""
+
+    def __init__(self) -> None:
+        super().__init__(pika.ConnectionParameters(), internal_connection_workflow=False)
+        self._body_max_length = MOST
+        self.sent: list[bytes] = []
+        self.delivered: list[tuple[int, str | None, dict[str, Any] | None, bytes]] = []
+        self.channel = Channel(self, 1, lambda _: None)
+        self.channel._set_state(Channel.OPEN)
+        self.channel._consumers["tag"] = lambda _, method, properties, body: self.delivered.append(
+            (method.delivery_tag, properties.message_id, properties.headers, body)
+        )
+        self._channels[1] = self.channel
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        self.sent.append(data)
+
+
+@pytest.fixture
+def connections() -> Iterator[Callable[[], Unconnected]]:
+    """Make connections, and free what their loops hold."""
+    with ExitStack() as stack:
+
+        def make() -> Unconnected:
+            connection = Unconnected()
+            stack.callback(connection.ioloop.close)
+            return connection
+
+        yield make
+
+
+def ack(tag: int) -> bytes:
+    encoded: bytes = frame.Method(1, spec.Basic.Ack(delivery_tag=tag)).marshal()
+    return encoded
+
+
+def delivery(tag: int, body: bytes, **properties: Any) -> list[bytes]:
+    method = spec.Basic.Deliver(
+        consumer_tag="tag", delivery_tag=tag, exchange="nearmq.jobs", routing_key="search.books"
+    )
+    return [
+        frame.Method(1, method).marshal(),
+        frame.Header(1, len(body), pika.BasicProperties(**properties)).marshal(),
+        *(frame.Body(1, body[start : start + MOST]).marshal() for start in range(0, len(body), MOST)),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(seed: int, connections: Callable[[], Unconnected]):
+    chance = random.Random(seed)
+    connection = connections()
+    confirmed: list[int] = []
+    connection.callbacks.add(
+        1, spec.Basic.Ack, lambda given: confirmed.append(given.method.delivery_tag), one_shot=False
+    )
+    frames, expected = [], []
+    for tag in range(1, 60):
+        body = chance.randbytes(chance.choice([0, 1, 700, MOST, MOST + 1, 3 * MOST]))
+        own = delivery(tag, body, message_id=f"job-{tag}", headers={"number": tag})
+        if chance.random() < 0.2:  # a heartbeat may come between the frames of a message
+            own.insert(chance.randrange(len(own)), frame.Heartbeat().marshal())
+        if chance.random() < 0.3:
+            own.insert(0, ack(tag))
+        frames += own
+        expected.append((tag, f"job-{tag}", {"number": tag}, body))
+    stream = b"".join(frames)
+    at = 0
+    while at < len(stream):
+        size = chance.choice([1, 7, 100, 5_000, 40_000])
+        connection._on_data_available(stream[at : at + size])
+        at += size
+    assert connection.delivered == expected
+    assert confirmed == [tag for tag in range(1, 60) if ack(tag) in frames]
+    assert (connection.bytes_received, connection.frames_received) == (len(stream), len(frames))
+
+
+def test_a_frame_without_its_end_mark_is_an_error(connections: Callable[[], Unconnected]):
+    connection = connections()
+    broken = bytearray(b"".join(delivery(1, b"body")))
+    broken[-1] = 0
+    with pytest.raises(pika.exceptions.InvalidFrameError):
+        connection._on_data_available(bytes(broken))
+
+
+@pytest.mark.parametrize("size", [0, 1, MOST, MOST + 1, 3 * MOST])
+@pytest.mark.parametrize("mandatory", [False, True])
+def test_a_message_is_sent_as_pika_sends_it(size: int, mandatory: bool, connections: Callable[[], Unconnected]):
+    body, properties = random.Random(size).randbytes(size), pika.BasicProperties(**PROPERTIES)
+    ours, theirs = connections(), connections()
+    ours.publish(1, "nearmq.jobs", "search.books", properties, body, mandatory=mandatory)
+    theirs.channel.basic_publish("nearmq.jobs", "search.books", body, properties, mandatory)
+    assert b"".join(ours.sent) == b"".join(theirs.sent)
+    assert ours.bytes_sent == theirs.bytes_sent > size
+
+
+def test_a_message_that_cannot_be_encoded_is_not_sent_at_all(connections: Callable[[], Unconnected]):
+    connection = connections()
+    with pytest.raises(AssertionError):
+        connection.publish(1, "", "queue", pika.BasicProperties(message_id=7), b"body", mandatory=False)
+    assert not connection.sent

@@ -138,6 +138,7 @@ def fill_file(store: BlobStore, ref: BlobRef, file: int, executor: Executor, *, 
     Raises:
         IndexCorrupt: the blob is missing, or a page is not what was put.
         StoreUnavailable: the store cannot be reached.
+        CancelledError, RuntimeError: the executor was shut down.
     """
     blob = VerifiedBlob(store, ref)
 
@@ -145,14 +146,14 @@ def fill_file(store: BlobStore, ref: BlobRef, file: int, executor: Executor, *, 
         if not (resumed and blob.holds(start, os.pread(file, RANGE_BYTES, start))):
             os.pwrite(file, blob.read(start, start + RANGE_BYTES), start)
 
-    ranges = [executor.submit(fill, start) for start in range(0, ref.bytes, RANGE_BYTES)]
+    ranges: list[Future[None]] = []
     try:
+        ranges.extend(executor.submit(fill, start) for start in range(0, ref.bytes, RANGE_BYTES))
         for done in ranges:
             done.result()
     finally:  # the file is the caller's to close
-        for left in ranges:
-            left.cancel()
-        wait(ranges)
+        # Of those cancelled nobody would tell `wait` once the executor is shut down.
+        wait([left for left in ranges if not left.cancel()])
 
 
 def _ulid(not_before: str) -> str:

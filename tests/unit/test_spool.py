@@ -1,5 +1,6 @@
 """The shared spool: what it gives is verified, whoever wrote it, whoever was killed, and however many ask at once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,29 @@ def test_a_second_spool_on_the_folder_reads_nothing_from_the_store(store: Counte
     assert read >= SIZE
     assert SpoolFiles(store, tmp_path, 10 * SIZE).map(ref) == data
     assert store.read == read
+
+
+def test_a_spool_that_is_closed_while_it_fetches_keeps_nobody_waiting(store: Counted, tmp_path: Path):
+    ref, _ = blob(store, 1, 8 * RANGE_BYTES)
+    spool = SpoolFiles(store, tmp_path, 2 * ref.bytes)
+    has_begun, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def map_it() -> None:
+        with contextlib.suppress(CancelledError):
+            spool.map(ref)
+        ended.set()
+
+    def before() -> None:
+        if threading.current_thread().name.startswith("nearmq-fetch"):
+            has_begun.set()
+            may_go_on.wait(10)
+
+    store.before = before
+    threading.Thread(target=map_it, daemon=True).start()
+    assert has_begun.wait(10)
+    spool.close()
+    may_go_on.set()
+    assert ended.wait(10)
 
 
 def test_an_empty_blob_is_mapped(store: Counted, tmp_path: Path):

@@ -21,6 +21,7 @@ Source: Malkov and Yashunin, arXiv:1603.09320.
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,9 @@ _INDEX_OVERHEAD_BYTES = 65_536 * 40
 
 #: Values that are copied into hnswlib's layout at a time: so few that they stay in the processor's cache.
 _COPIED_AT_ONCE = 1 << 18
+
+#: Threads that do so; most of the time goes into pages that are new to the process.
+_COPYING_THREADS = 2
 
 #: Squared lengths whose inverse root in float32 is as good as in float64.
 _SQUARES = (1e-30, 1e30)
@@ -398,14 +402,19 @@ def _ground(graph: Graph, vectors: FloatMatrix, metric: Metric) -> Any:
     layout = [("links", "<u4", (graph.ground.shape[1],)), ("vector", "<f4", (dim,)), ("label", "<u8")]
     ground = np.empty(rows, dtype=layout)
     step = max(1, _COPIED_AT_ONCE // dim)
-    for start in range(0, rows, step):
-        block = slice(start, start + step)
+
+    def put(start: int) -> None:
+        block = slice(start, min(start + step, rows))
         ground["links"][block] = graph.ground[block]
         if metric == "COSINE":
             _put_units(vectors[block], ground["vector"][block])
         else:
             ground["vector"][block] = vectors[block]
-    ground["label"] = np.arange(rows)
+        ground["label"][block] = np.arange(block.start, block.stop)
+
+    with ThreadPoolExecutor(_COPYING_THREADS) as pool:
+        for _ in pool.map(put, range(0, rows, step)):
+            pass
     return ground
 
 

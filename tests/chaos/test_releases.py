@@ -13,8 +13,8 @@ from tests.chaos.worker_process import REPOSITORY
 
 pytestmark = [pytest.mark.broker, pytest.mark.redis, pytest.mark.long]
 
-#: What was on main before workers had cancelling, signatures and remembered answers: the last format before this one.
-EARLIER = "49037c89"
+#: The first commit on main that has all of format 1; what was before it knows fewer jobs, and takes other queues.
+EARLIER = "1d71923c3058"
 
 
 @pytest.fixture

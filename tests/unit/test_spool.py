@@ -71,7 +71,7 @@ def test_a_spool_that_is_closed_while_it_fetches_keeps_nobody_waiting(store: Cou
     has_begun, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def map_it() -> None:
-        with contextlib.suppress(CancelledError):
+        with contextlib.suppress(CancelledError, RuntimeError):
             spool.map(ref)
         ended.set()
 

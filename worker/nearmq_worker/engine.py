@@ -72,6 +72,7 @@ class Engine:
         self._maintenance = Maintenance(catalog, config, settler.submit, self._cancelled)
         self._executor = Executor(catalog, self._cache, config, self._cancelled, self._slow_writes)
         self._control = Control(catalog, self._cache, self._held, self._cancelled, self._cancel)
+        self._is_ended = False
         self._suspects: SimpleQueue[Task | None] = SimpleQueue()
         self._maintained: SimpleQueue[Task | None] = SimpleQueue()
         self._waiting = WaitingJobs(batch_queries=config.batch_queries, batch_bytes=config.batch_bytes)
@@ -113,25 +114,27 @@ class Engine:
             self._waiting.put(task)
 
     def stop(self) -> None:
-        """Give back what waits, finish what runs within the grace time, and free everything. May come twice.
-
-        Waiting writes go back when the connection closes, all at once and in their order.
-        """
+        """Give back what waits, finish what runs within the grace time, and free everything. May come twice."""
         deadline = time.monotonic() + self._config.grace_s
         self._waiting.close()
-        for task in self._waiting.drain():
-            if not is_write(task.job):
-                self._settler.give_back(task.delivery)
+        self._give_back(self._waiting.drain())
         self._suspects.put(None)
         self._maintained.put(None)
         self._maintenance.stop()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._is_ended = True  # what still runs now fails for want of what is freed here, and is done by another worker
         for pool in (self._load_pool, self._control_pool):
             pool.shutdown(wait=False, cancel_futures=True)  # a load may take minutes, and promises nothing
         self._executor.close()
         self._spool.close()
+
+    def _give_back(self, tasks: Sequence[Task]) -> None:
+        """Leave jobs to another worker; writes go back when the connection closes, all at once and in their order."""
+        for task in tasks:
+            if not is_write(task.job):
+                self._settler.give_back(task.delivery)
 
     def _refuse(self, delivery: Delivery, error: NearmqError) -> None:
         body = None if delivery.message.reply_to is None else encode_reply(self._failure(delivery, error))
@@ -186,6 +189,9 @@ class Engine:
             replies = self._executor.run(tasks)
             bodies = [_encoded(task, reply) for task, reply in zip(tasks, replies, strict=True)]
         except Exception as error:
+            if self._is_ended:
+                self._give_back(tasks)
+                return
             if len(tasks) > 1:
                 for task in tasks:
                     self._run([task])

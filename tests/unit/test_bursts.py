@@ -102,6 +102,14 @@ def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(seed: int, c
     assert (connection.bytes_received, connection.frames_received) == (len(stream), len(frames))
 
 
+def test_a_delivery_for_a_channel_that_is_gone_is_passed_over(connections: Callable[[], Unconnected]):
+    connection = connections()
+    del connection._channels[1]
+    connection._on_data_available(b"".join(delivery(1, b"body")))
+    assert not connection.delivered
+    assert not connection._frame_buffer
+
+
 def test_a_frame_without_its_end_mark_is_an_error(connections: Callable[[], Unconnected]):
     connection = connections()
     broken = bytearray(b"".join(delivery(1, b"body")))

@@ -29,9 +29,10 @@ _THREE_MARKS = (spec.FRAME_END,) * 3
 
 
 class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types that mypy reads
-    """Joins the frames that are written in one turn of the loop, and reads more than 4 KiB at a time.
+    """Joins the frames that are written in one turn of the loop, reads more than 4 KiB at a time, and whole deliveries.
 
-    What is overridden are methods that pika's adapters are made of, but for the reading size, for which there is none.
+    What is overridden are methods that pika's adapters are made of; nothing public has the reading size, the table of
+    channels and what a channel does with a delivery.
     """
 
     _frame_buffer: bytes
@@ -96,16 +97,15 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
         data, at = self._frame_buffer + data_in, 0
         while end := _frame_end(data, at):
             delivery = _read_delivery(data, at, end)
-            if delivery is None:
+            channel = delivery and self._channels.get(delivery.method.channel_number)
+            if delivery and channel:
+                at = delivery.end
+                self.frames_received += len(_THREE_MARKS)
+                channel._on_deliver(delivery.method, delivery.header, delivery.body)  # noqa: SLF001
+            else:
                 _, one = frame.decode_frame(data[at:end])
                 at = end
                 self._process_frame(one)
-            else:
-                at = delivery.end
-                self.frames_received += len(_THREE_MARKS)
-                self._channels[delivery.method.channel_number]._on_deliver(  # noqa: SLF001
-                    delivery.method, delivery.header, delivery.body
-                )
         self._frame_buffer = data[at:]
         self.bytes_received += at
 

@@ -1,6 +1,7 @@
 """What becomes of a job that still runs when its worker's time to stop is over."""
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,16 @@ class Slow:
         return getattr(self._store, name)
 
 
-def test_a_job_that_outlasts_the_grace_is_left_to_another_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("segments", [1, 3])  # searched by the compute thread itself, and by search threads
+def test_a_job_that_outlasts_the_grace_is_left_to_another_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segments: int
+):
     monkeypatch.setattr(digest, "RANGE_BYTES", digest.PAGE_BYTES)  # so that the rows are fetched in several ranges
     store = open_store(f"file:{tmp_path / 'store'}")
     field = VectorField(name="vector", dim=DIM, metric="L2", index=IndexSpec(kind="FLAT"))
     Catalog(store).create("books", Schema(primary_key="int64", vector_fields=(field,)), job_id="create")
     vectors = np.random.default_rng(1).standard_normal((ROWS, DIM), dtype=np.float32)
-    fill(store, "books", range(ROWS), vectors)
+    fill(store, "books", range(ROWS), vectors, segments=segments)
     ends = Ends()
     config = WorkerConfig(store=f"file:{tmp_path / 'store'}", spool=tmp_path / "spool", name="one", grace_s=0.2)
     engine = Engine(config, ends)  # type: ignore[arg-type]  # it ends no delivery otherwise
@@ -82,7 +86,9 @@ def test_a_job_that_outlasts_the_grace_is_left_to_another_worker(tmp_path: Path,
     engine.start()
     engine.take(delivery)
     assert slow.is_asked.wait(30)
+    began = time.monotonic()
     engine.stop()
+    assert time.monotonic() - began < 10
     slow.may_answer.set()
     assert ends.is_any.wait(30)
     assert (ends.answered, ends.given_back) == ([], [delivery])

@@ -62,8 +62,8 @@ class SegmentSearcher:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nearmq-search")
 
     def close(self) -> None:
-        """End the search threads."""
-        self._pool.shutdown()
+        """End the search threads, as soon as each has searched its segment; nothing more is begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def search(self, part: Pass, queries: FloatMatrix) -> Answer:
         """Find the hits of each query, float32 of shape (queries, dim), at least one.

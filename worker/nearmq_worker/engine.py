@@ -6,7 +6,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -218,23 +218,30 @@ class Engine:
         return "writing" if is_too_late else state
 
     def _work_isolated(self) -> None:
-        """Run suspects one by one in their process, until a None; what waits behind it is given back."""
+        """Run suspects one by one in their process."""
         process: IsolatedProcess[Task] = IsolatedProcess(partial(_prepare_alone, self._config))
+        for task in self._one_by_one(self._suspects, _SUSPECTS_IDLE_S, process.close):
+            for suspect in self._unanswered([task]):
+                self._run_isolated(process, suspect)
+        process.close()
+
+    def _one_by_one(
+        self, queue: "SimpleQueue[Task | None]", idle_s: float, on_idle: Callable[[], None]
+    ) -> Iterator[Task]:
+        """Yield the tasks of a queue, each as a running one, until a None; what waits behind it is given back."""
         while True:
             try:
-                task = self._suspects.get(timeout=_SUSPECTS_IDLE_S)
+                task = queue.get(timeout=idle_s)
             except Empty:
-                process.close()
+                on_idle()
                 continue
             if task is None:
-                break
+                return
             if self._waiting.is_closed:
                 self._settler.give_back(task.delivery)
                 continue
             with self._held.running([task]):
-                for suspect in self._unanswered([task]):
-                    self._run_isolated(process, suspect)
-        process.close()
+                yield task
 
     def _run_isolated(self, process: IsolatedProcess[Task], task: Task) -> None:
         delivery = task.delivery
@@ -257,20 +264,9 @@ class Engine:
             self._settler.answer(delivery, body)
 
     def _maintain(self) -> None:
-        """Run maintenance jobs one by one, until a None; what waits behind it is given back."""
-        while True:
-            try:
-                task = self._maintained.get(timeout=_CATCH_UP_S)
-            except Empty:
-                self._maintenance.catch_up()
-                continue
-            if task is None:
-                break
-            if self._waiting.is_closed:
-                self._settler.give_back(task.delivery)
-                continue
-            with self._held.running([task]):
-                self._run_maintenance(task)
+        """Run maintenance jobs one by one."""
+        for task in self._one_by_one(self._maintained, _CATCH_UP_S, self._maintenance.catch_up):
+            self._run_maintenance(task)
 
     def _run_maintenance(self, task: Task) -> None:
         def report(reply: Reply) -> None:

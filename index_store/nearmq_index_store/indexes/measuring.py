@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, exact_distances
-from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.allowed import AllowedRows, Mask
 from nearmq_index_store.indexes.flat import FlatIndex
 from nearmq_index_store.indexes.protocol import IndexKind, VectorIndex
 from nearmq_index_store.indexes.recall_table import MEASURED_LIMITS, RecallPoint, RecallTable
@@ -203,9 +203,8 @@ def _truth(queries: Queries, query: int, limit: int, near: Sequence[_Near]) -> R
     """Choose the true nearest rows of a query from the nearest of each part of the rows."""
     rows = np.concatenate([part.rows for part in near])
     farness = np.concatenate([part.farness for part in near])
-    if queries.rows is not None:
-        is_other = rows != queries.rows[query]
-        rows, farness = rows[is_other], farness[is_other]
+    is_other = _is_other(queries, query, rows)
+    rows, farness = rows[is_other], farness[is_other]
     nearest: RowNumbers = rows[farness <= np.partition(farness, limit - 1)[limit - 1] + _TIE]
     return nearest
 
@@ -221,7 +220,7 @@ def _shares(
     shares = np.empty((len(params), len(found)))
     for query, (rows, truth) in enumerate(zip(found, truths, strict=True)):
         is_true[truth] = True
-        hits = is_true[_others(queries, query, rows)]
+        hits = is_true[rows[_is_other(queries, query, rows)]]
         # Those that are re-ranked come nearest first, so that with less refine it is the first of them.
         counts = [np.count_nonzero(hits[: one.candidates] if len(params) > 1 else hits) for one in params]
         shares[:, query] = np.minimum(counts, limit) / limit
@@ -229,6 +228,6 @@ def _shares(
     return list(shares)
 
 
-def _others(queries: Queries, query: int, rows: RowNumbers) -> RowNumbers:
-    """Return the rows but the query itself."""
-    return rows if queries.rows is None else rows[rows != queries.rows[query]]
+def _is_other(queries: Queries, query: int, rows: RowNumbers) -> Mask:
+    """Say of each row whether it is another than the query itself."""
+    return np.ones(len(rows), dtype=np.bool_) if queries.rows is None else rows != queries.rows[query]

@@ -50,6 +50,10 @@ SigningKey = Annotated[
         help="Keys, one a line: sign what names blobs, and refuse what is not signed.",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", envvar="NEARMQ_THREADS", min=1, help="Of the index builds.", show_default="cores"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Check and say what would be done; change nothing.")]
 CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")]

@@ -17,6 +17,7 @@ from nearmq_index_store.command_options import (
     DryRun,
     SigningKey,
     Store,
+    Threads,
     hinting,
     open_catalog,
     print_answer,
@@ -39,9 +40,7 @@ def compact_collection(
     segment_size: Annotated[
         str, typer.Option(help="Vectors of the largest segment; building it takes two to three times that in memory.")
     ] = "256MiB",
-    threads: Annotated[
-        int | None, typer.Option(envvar="NEARMQ_THREADS", min=1, help="Of the index builds.", show_default="cores")
-    ] = None,
+    threads: Threads = None,
     workdir: Annotated[
         Path | None,
         typer.Option(

@@ -20,6 +20,7 @@ from nearmq_index_store.command_options import (
     DryRun,
     SigningKey,
     Store,
+    Threads,
     hinting,
     open_catalog,
     print_answer,
@@ -64,9 +65,7 @@ def import_file(
     segment_size: Annotated[
         str, typer.Option(help="Vectors of one segment; building it takes two to three times that in memory.")
     ] = "256MiB",
-    threads: Annotated[
-        int | None, typer.Option(envvar="NEARMQ_THREADS", min=1, help="Of the index builds.", show_default="cores")
-    ] = None,
+    threads: Threads = None,
     job_id: Annotated[
         str | None,
         typer.Option(

@@ -1,6 +1,8 @@
 """Frames as pika's own: deliveries cut anywhere arrive whole and in order, messages are sent byte for byte the same."""
 
 import random
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import pika
 import pytest
 from pika import frame, spec
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 
-from nearmq.amqp.bursts import BurstConnection
+from nearmq.amqp.bursts import BurstConnection, BurstLoop
 
 MOST = 4_096  # bytes of a body's frame
 PROPERTIES = {
@@ -134,3 +137,46 @@ def test_a_message_that_cannot_be_encoded_is_not_sent_at_all(connections: Callab
     with pytest.raises(AssertionError):
         connection.publish(1, "", "queue", pika.BasicProperties(message_id=7), b"body", mandatory=False)
     assert not connection.sent
+
+
+def test_what_the_socket_takes_is_sent_at_once_and_the_rest_once_it_takes_more():
+    ours, theirs = socket.socketpair()
+    loop = BurstLoop()
+    connection = BurstConnection(pika.ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False)
+    ours.setblocking(False)
+    transport = _AsyncPlaintextTransport(ours, connection, connection._nbio)
+    loop.activate_poller()
+    connection._proto_connection_made(transport)  # sends the protocol's header
+    with ours, theirs:
+        connection.collect(lambda: [connection._adapter_emit_data(piece) for piece in (b"one", b"two")])
+        assert theirs.recv(100) == b"AMQP\0\0\x09\x01onetwo"
+        sent = random.Random(0).randbytes(4 << 20)
+        connection.collect(lambda: [connection._adapter_emit_data(piece) for piece in (sent, b"end")])
+        assert 0 < transport.get_write_buffer_size() < len(sent)
+        received = b""
+        while len(received) < len(sent) + 3:
+            received += theirs.recv(1 << 20)
+            loop.poll()
+        assert received == sent + b"end"
+    loop.close()
+
+
+def test_a_loop_does_in_its_turn_what_its_own_thread_asks_for_and_is_woken_by_others():
+    loop = BurstLoop()
+    woken: list[int] = []
+    loop._poller.wake_threadsafe = lambda: woken.append(threading.get_ident())
+    order: list[str] = []
+
+    def first() -> None:
+        loop.add_callback_threadsafe(lambda: order.append("asked for by its own thread"))
+        loop.add_callback_threadsafe(loop.stop)
+        order.append("first")
+
+    loop.add_callback_threadsafe(first)
+    assert woken == [threading.get_ident()]
+    runner = threading.Thread(target=loop.start)
+    runner.start()
+    runner.join(10)
+    assert order == ["first", "asked for by its own thread"]
+    assert woken[1:] == [runner.ident]  # by `stop`
+    loop.close()

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from pika.adapters.select_connection import IOLoop
-
 from nearmq.amqp.address import Address, parse_urls
-from nearmq.amqp.bursts import BurstConnection
+from nearmq.amqp.bursts import BurstConnection, BurstLoop
 from nearmq.amqp.faults import connect_fault, lost_fault
 from nearmq.errors import NearmqError
 from nearmq.transport import ConnectionLost
@@ -68,7 +66,7 @@ class Connection:
         self._failures = 0
         self._first: Future[None] = Future()
         self._lock = threading.Lock()
-        self._loop: IOLoop | None = None  # None before start, and when stopped
+        self._loop: BurstLoop | None = None  # None before start, and when stopped
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         # Of the attempt at hand, used in the loop's thread only.
@@ -107,7 +105,7 @@ class Connection:
             BrokerUnavailable, PermissionDenied, InvalidArgument: of the last host, since none lets us in; each is tried
                 once.
         """
-        self._loop = IOLoop()
+        self._loop = BurstLoop()
         self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self.name, daemon=True)
         self._thread.start()
         try:
@@ -150,7 +148,7 @@ class Connection:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _run(self, loop: IOLoop) -> None:
+    def _run(self, loop: BurstLoop) -> None:
         try:
             self._connect(loop)
             self._tick(loop)
@@ -165,7 +163,7 @@ class Connection:
             self._first.set_exception(self._closed())
         loop.close()
 
-    def _connect(self, loop: IOLoop) -> None:
+    def _connect(self, loop: BurstLoop) -> None:
         self._fault = None
         self._attempted_at = time.monotonic()
         self._connection = BurstConnection(
@@ -194,7 +192,7 @@ class Connection:
     def _on_channel_closed(self, _: Any, error: Exception) -> None:
         self.drop(lost_fault(error, self.address))
 
-    def _on_closed(self, loop: IOLoop, _: Any, error: Exception) -> None:
+    def _on_closed(self, loop: BurstLoop, _: Any, error: Exception) -> None:
         fault = lost_fault(error, self.address)
         self._lose(fault)
         self._retry(loop, fault)
@@ -207,7 +205,7 @@ class Connection:
             self._channel = None
             self._on_lost(self._fault)
 
-    def _retry(self, loop: IOLoop, fault: NearmqError) -> None:
+    def _retry(self, loop: BurstLoop, fault: NearmqError) -> None:
         fault = self._fault or fault
         self._connection = None
         is_first = not self._first.done()
@@ -260,7 +258,7 @@ class Connection:
     def _unready(self) -> ConnectionLost:
         return ConnectionLost(f"{self.address} let us in, but set nothing up within {self._setup_s:g} s")
 
-    def _tick(self, loop: IOLoop) -> None:
+    def _tick(self, loop: BurstLoop) -> None:
         self._ticked_at = time.monotonic()
         is_late = self._ticked_at - self._attempted_at > self._setup_s
         if is_late and not self._is_ready and self._channel is not None and self._first.done():

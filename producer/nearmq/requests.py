@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from nearmq.errors import BrokerUnavailable, NearmqError, QueueFull, ReplyTimeou
 from nearmq.futures import confirmed, following
 from nearmq.job_message import job_message
 from nearmq.jobs import CancelJob, Reply
-from nearmq.parts import Parts
+from nearmq.parts import HEADER, Parts
 from nearmq.topology import CONTROL_TYPES, QUEUE_TYPES
 from nearmq.transport import ConnectionLost, Message, Transport
 
@@ -24,14 +23,38 @@ T = TypeVar("T")
 Gather = Callable[[Reply], T | None]
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Pending:
-    message: Message
-    gather: Gather[Any]
-    timeout_s: float
-    future: Future[Any]
-    confirmed: bool = False
-    parts: Parts = field(default_factory=Parts)
+class _Request(Future[Any]):
+    """A job that awaits an answer, and the future that its caller has: one object, for there are thousands of them.
+
+    Args:
+        on_cancelled: called when the caller has cancelled it.
+    """
+
+    def __init__(
+        self, message: Message, gather: Gather[Any], timeout_s: float, on_cancelled: Callable[["_Request"], None]
+    ) -> None:
+        super().__init__()
+        self.message = message
+        self.gather = gather
+        self.timeout_s = timeout_s
+        self.is_confirmed = False
+        self._on_cancelled = on_cancelled
+        self._parts: Parts | None = None  # of a reply that comes in several messages
+
+    def cancel(self) -> bool:
+        """Cancel it, and have the job forgotten."""
+        is_cancelled = super().cancel()
+        if is_cancelled:
+            self._on_cancelled(self)
+        return is_cancelled
+
+    def body_of(self, reply: Message) -> bytes | None:
+        """Return the body of a reply; None while parts of it are missing."""
+        if HEADER not in reply.headers:
+            return reply.body
+        if self._parts is None:
+            self._parts = Parts()
+        return self._parts.add(reply)
 
 
 class Requests:
@@ -45,7 +68,7 @@ class Requests:
     def __init__(self, transport: Transport, *, max_pending: int) -> None:
         self._transport = transport
         self._max_pending = max_pending
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _Request] = {}
         self._deadlines: list[tuple[float, str]] = []  # a heap; entries of answered jobs stay until their time
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -72,8 +95,7 @@ class Requests:
         Raises:
             QueueFull: `max_pending` jobs await a reply, and none was answered within `timeout_s`.
         """
-        future: Future[T] = Future()
-        pending = _Pending(message=message, gather=gather, timeout_s=timeout_s, future=future)
+        pending = _Request(message, gather, timeout_s, self._on_cancelled)
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while len(self._pending) >= self._max_pending and not self._closed:
@@ -85,16 +107,15 @@ class Requests:
                 raise BrokerUnavailable("the client is closed")
             same = self._pending.get(message.message_id)
             if same is not None:
-                return following(same.future)
+                return following(same)
             self._pending[message.message_id] = pending
             heapq.heappush(self._deadlines, (deadline, message.message_id))
             if self._deadlines[0][1] == message.message_id:
                 self._earlier.notify()
-        future.add_done_callback(lambda done: self._on_cancelled(pending) if done.cancelled() else None)
         with self._order:
             if not self._is_lost:  # else _on_connected publishes it, in its turn
                 self._publish(pending)
-        return future
+        return pending
 
     def publish(self, message: Message, *, timeout_s: float) -> None:
         """Publish a job whose reply goes elsewhere, and return when the broker has confirmed it.
@@ -131,10 +152,10 @@ class Requests:
         if self._timer.ident is not None:
             self._timer.join()
 
-    def _publish(self, pending: _Pending) -> None:
+    def _publish(self, pending: _Request) -> None:
         self._transport.publish(pending.message, partial(self._on_confirm, pending))
 
-    def _on_cancelled(self, pending: _Pending) -> None:
+    def _on_cancelled(self, pending: _Request) -> None:
         """Forget a job whose future the caller has cancelled; workers need not go on with it either.
 
         What becomes of a write is not to depend on how far it had come: it goes on, and is cancelled by its id alone.
@@ -142,9 +163,9 @@ class Requests:
         if self._take(pending) and pending.message.type not in _GOES_ON:
             self._transport.publish(job_message(CancelJob(job_ids=[pending.message.message_id])), lambda _: None)
 
-    def _on_confirm(self, pending: _Pending, error: NearmqError | None) -> None:
+    def _on_confirm(self, pending: _Request, error: NearmqError | None) -> None:
         if error is None:
-            pending.confirmed = True
+            pending.is_confirmed = True
         elif isinstance(error, ConnectionLost):  # _on_connected publishes it again
             with self._order:
                 self._is_lost = True
@@ -165,21 +186,21 @@ class Requests:
         if pending is None:  # answered before, or forgotten
             return
         try:
-            body = pending.parts.add(message)
+            body = pending.body_of(message)
             result = None if body is None else pending.gather(decode_reply(body))
         except Exception as error:  # such as a result of another form than this release knows
             self._fail(pending, error)
             return
-        if result is not None and self._take(pending) and pending.future.set_running_or_notify_cancel():
-            pending.future.set_result(result)
+        if result is not None and self._take(pending) and pending.set_running_or_notify_cancel():
+            pending.set_result(result)
 
-    def _fail(self, pending: _Pending, error: BaseException) -> None:
+    def _fail(self, pending: _Request, error: BaseException) -> None:
         if isinstance(error, NearmqError):
             error.job_id = pending.message.message_id
-        if self._take(pending) and pending.future.set_running_or_notify_cancel():
-            pending.future.set_exception(error)
+        if self._take(pending) and pending.set_running_or_notify_cancel():
+            pending.set_exception(error)
 
-    def _take(self, pending: _Pending) -> bool:
+    def _take(self, pending: _Request) -> bool:
         """Remove the job from the map; of all that try, the one that is told True settles its future."""
         with self._lock:
             if self._pending.get(pending.message.message_id) is not pending:
@@ -230,8 +251,8 @@ def final(reply: Reply, *, on_progress: Callable[[float], None] | None = None) -
     return None
 
 
-def _timeout_error(pending: _Pending) -> NearmqError:
+def _timeout_error(pending: _Request) -> NearmqError:
     job_id = pending.message.message_id
-    if pending.confirmed:
+    if pending.is_confirmed:
         return ReplyTimeout(f"no reply to job {job_id} in {pending.timeout_s} s")
     return BrokerUnavailable(f"the broker did not confirm job {job_id} in {pending.timeout_s} s")

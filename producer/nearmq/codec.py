@@ -5,6 +5,7 @@ docs/wire.md is this contract in words. Order of a job's checks: body bytes, UTF
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,15 +18,28 @@ from nearmq.hits import read_hits, write_hits
 from nearmq.job_checks import check_job
 from nearmq.jobs import FORMAT, JOB_TYPES, Encoding, FloatMatrix, IdFormat, Job, Reply, RowWriteJob, SearchJob
 from nearmq.row_checks import check_finite
+from nearmq.search_texts import Known, Text, cut
 from nearmq.strict_json import parse_object
 from nearmq.strict_struct import nearest, to_struct
 from nearmq.topology import TYPES_WITHOUT_COLLECTION
-from nearmq.vectors import pack, read_row_vectors, read_vectors
+from nearmq.vectors import encoded, pack, read_data, read_row_vectors, read_vectors
 
 #: The levels that a value of a row write stands in: the body, its `fields`, and the column.
 _VALUE_DEPTH = 3
 
 _SLOT = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A search that was read, without its vectors, and their shape."""
+
+    job: SearchJob
+    shape: tuple[int, ...]
+
+
+_written: Known[Text] = Known()
+_read: Known[_Read] = Known()
 
 
 def encode_job(job: Job, *, packed: bool = True, bounds: Bounds = DEFAULT_BOUNDS) -> bytes:
@@ -39,24 +53,16 @@ def encode_job(job: Job, *, packed: bool = True, bounds: Bounds = DEFAULT_BOUNDS
     Raises:
         InvalidArgument, LimitExceeded: as `decode_job`.
     """
-    vectors: Any = job.vectors if isinstance(job, SearchJob | RowWriteJob) else None
-    plain = msgspec.structs.replace(job, vectors=None) if vectors is not None else job
-    # Bytes stay bytes, which orjson refuses; base64 in a text field would be nobody's wish.
-    tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python, builtin_types=(bytes, bytearray))}
-    if vectors is not None:
-        tree["vectors"] = vectors
-    if isinstance(job, RowWriteJob) and "fields" in tree:
-        check_finite(tree["fields"])
-    checked = _read_job(tree, type(job), bounds)
-    if vectors is not None:
-        read: FloatMatrix | dict[str, FloatMatrix] = checked.vectors  # type: ignore[attr-defined]  # as the job has
-        tree["vectors"] = _packed(read) if packed else read
-    try:
-        body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
-    except orjson.JSONEncodeError as error:
-        raise InvalidArgument(f"the job cannot be written as JSON: {error}") from error
-    _check_body_bytes(body, bounds)
-    return body
+    if not (packed and isinstance(job, SearchJob) and isinstance(job.vectors, np.ndarray)):
+        return _encode_whole(job, bounds, packed=packed)
+    key = _fingerprint(job), job.vectors.shape, bounds
+    text = _written.get(key)
+    if text is None or key[0] is None:
+        body = _encode_whole(job, bounds, packed=True)
+        if (found := cut(body)) is not None:
+            _written.put(key, found[0])
+        return body
+    return text.around(encoded(read_vectors(job.vectors, bounds), "<f4"))
 
 
 def decode_job(
@@ -74,11 +80,19 @@ def decode_job(
         LimitExceeded: there is too much of something: bytes, depth, queries, limit, names.
         InvalidArgument: anything else, with the field at fault; an unknown key names the nearest known one.
     """
+    found = cut(body)
+    key = found and (job_type, routing_key, content_type, content_encoding, found[0], bounds)
+    if found is not None and (known := _read.get(key)) is not None:
+        vectors = read_data(found[1], known.shape)
+        if vectors is not None:  # else reading the whole tells what is wrong with them
+            return msgspec.structs.replace(known.job, vectors=vectors)
     struct = _struct_of(job_type)
     _check_content(content_type, content_encoding)
     _check_body_bytes(body, bounds)
     job = _read_job(_parse(body, struct, bounds), struct, bounds)
     _check_routing_key(job_type, routing_key, job)
+    if found is not None and isinstance(job, SearchJob) and job.vectors is not None:
+        _read.put(key, _Read(msgspec.structs.replace(job, vectors=None), job.vectors.shape))
     return job
 
 
@@ -116,6 +130,36 @@ def decode_reply(body: bytes) -> Reply:
         return reply if hits is None else msgspec.structs.replace(reply, hits=read_hits(hits))
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise Internal(f"the reply cannot be read: {error}") from error
+
+
+def _encode_whole(job: Job, bounds: Bounds, *, packed: bool) -> bytes:
+    vectors: Any = job.vectors if isinstance(job, SearchJob | RowWriteJob) else None
+    plain = msgspec.structs.replace(job, vectors=None) if vectors is not None else job
+    # Bytes stay bytes, which orjson refuses; base64 in a text field would be nobody's wish.
+    tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python, builtin_types=(bytes, bytearray))}
+    if vectors is not None:
+        tree["vectors"] = vectors
+    if isinstance(job, RowWriteJob) and "fields" in tree:
+        check_finite(tree["fields"])
+    checked = _read_job(tree, type(job), bounds)
+    if vectors is not None:
+        read: FloatMatrix | dict[str, FloatMatrix] = checked.vectors  # type: ignore[attr-defined]  # as the job has
+        tree["vectors"] = _packed(read) if packed else read
+    try:
+        body = orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError as error:
+        raise InvalidArgument(f"the job cannot be written as JSON: {error}") from error
+    _check_body_bytes(body, bounds)
+    return body
+
+
+def _fingerprint(job: SearchJob) -> bytes | None:
+    """Return what is equal only for jobs that are written alike but for their vectors; None where there is no such."""
+    try:
+        # Unlike JSON's, these bytes tell strings from bytes, and 1 from true.
+        return msgspec.msgpack.encode(msgspec.structs.replace(job, vectors=None), enc_hook=_as_python)
+    except (OverflowError, TypeError, ValueError):  # which writing the whole refuses by name
+        return None
 
 
 def _parse(body: bytes, struct: type[Job], bounds: Bounds) -> dict[str, Any]:

@@ -24,8 +24,13 @@ _AXES = 2
 
 def pack(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> dict[str, Any]:
     """Return the packed form of an array of any shape, cast to a little-endian dtype."""
+    return {"data": encoded(array, dtype).decode(), "shape": list(array.shape)}
+
+
+def encoded(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> bytes:
+    """Return the base64 of an array of any shape, cast to a little-endian dtype."""
     values = np.ascontiguousarray(array, dtype=dtype)
-    return {"data": pybase64.b64encode_as_string(values.data if values.size else b""), "shape": list(array.shape)}
+    return pybase64.b64encode(values.data if values.size else b"")
 
 
 def unpack(packed: dict[str, Any], shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -37,7 +42,7 @@ def unpack(packed: dict[str, Any], shape: Sequence[int], dtype: npt.DTypeLike) -
     little_endian = np.dtype(dtype)
     expected = prod(shape) * little_endian.itemsize
     characters = 4 * -(-expected // 3)
-    data: str = packed["data"]
+    data: str | bytes = packed["data"]
     if len(data) != characters:
         raise ValueError(f"data has {len(data)} characters, shape {list(shape)} takes {characters} ({expected} bytes)")
     raw = pybase64.b64decode(data, validate=True)
@@ -70,6 +75,15 @@ def read_vectors(value: Any, bounds: Bounds) -> FloatMatrix:
         LimitExceeded: too many queries or dimensions.
     """
     return _read(value, _Form(field="vectors", rows="queries", most_rows=bounds.queries, most_dim=bounds.dim))
+
+
+def read_data(data: bytes, shape: Sequence[int]) -> FloatMatrix | None:
+    """Return query vectors of a shape that was checked; None where the data are not what `read_vectors` takes."""
+    try:
+        matrix = unpack({"data": data}, shape, _FLOAT32)
+    except ValueError:
+        return None
+    return matrix if _are_finite(matrix) else None
 
 
 def read_row_vectors(value: Any, bounds: Bounds) -> FloatMatrix | dict[str, FloatMatrix]:
@@ -113,11 +127,15 @@ def _read(value: Any, form: _Form) -> FloatMatrix:
         raise InvalidArgument(
             f"{form.field} is a {kind}, expected lists of numbers or {{data, shape}}", field=form.field
         )
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    if not _are_finite(matrix):
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
         raise _invalid(form, row, f"[{column}] is {matrix[row, column]}, allowed are finite float32 numbers")
     return matrix
+
+
+def _are_finite(matrix: FloatMatrix) -> bool:
+    # `all` takes three times as long for one query.
+    return int(np.count_nonzero(np.isfinite(matrix))) == matrix.size
 
 
 def _read_packed(packed: dict[str, Any], form: _Form) -> FloatMatrix:

@@ -61,7 +61,7 @@ def connections() -> Iterator[Callable[[], Unconnected]]:
 
 
 def ack(tag: int) -> bytes:
-    encoded: bytes = frame.Method(1, spec.Basic.Ack(delivery_tag=tag)).marshal()
+    encoded: bytes = frame.Method(1, spec.Basic.Ack(delivery_tag=tag, multiple=tag % 2 == 0)).marshal()
     return encoded
 
 
@@ -76,14 +76,23 @@ def delivery(tag: int, body: bytes, **properties: Any) -> list[bytes]:
     ]
 
 
+@pytest.mark.parametrize("is_told", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(seed: int, connections: Callable[[], Unconnected]):
+def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(
+    seed: int, is_told: bool, connections: Callable[[], Unconnected]
+):
     chance = random.Random(seed)
     connection = connections()
-    confirmed: list[int] = []
-    connection.callbacks.add(
-        1, spec.Basic.Ack, lambda given: confirmed.append(given.method.delivery_tag), one_shot=False
-    )
+    confirmed: list[tuple[int, bool]] = []
+    if is_told:
+        connection.on_ack(1, lambda tag, is_multiple: confirmed.append((tag, is_multiple)))
+    else:
+        connection.callbacks.add(
+            1,
+            spec.Basic.Ack,
+            lambda given: confirmed.append((given.method.delivery_tag, given.method.multiple)),
+            one_shot=False,
+        )
     frames, expected = [], []
     for tag in range(1, 60):
         body = chance.randbytes(chance.choice([0, 1, 700, MOST, MOST + 1, 3 * MOST]))
@@ -101,7 +110,7 @@ def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(seed: int, c
         connection._on_data_available(stream[at : at + size])
         at += size
     assert connection.delivered == expected
-    assert confirmed == [tag for tag in range(1, 60) if ack(tag) in frames]
+    assert confirmed == [(tag, tag % 2 == 0) for tag in range(1, 60) if ack(tag) in frames]
     assert (connection.bytes_received, connection.frames_received) == (len(stream), len(frames))
 
 
@@ -115,10 +124,12 @@ def test_a_delivery_for_a_channel_that_is_gone_is_passed_over(connections: Calla
 
 def test_a_frame_without_its_end_mark_is_an_error(connections: Callable[[], Unconnected]):
     connection = connections()
-    broken = bytearray(b"".join(delivery(1, b"body")))
-    broken[-1] = 0
-    with pytest.raises(pika.exceptions.InvalidFrameError):
-        connection._on_data_available(bytes(broken))
+    connection.on_ack(1, lambda *_: pytest.fail("told of a broken frame"))
+    for frames in ([*delivery(1, b"body")], [ack(1)]):
+        broken = bytearray(b"".join(frames))
+        broken[-1] = 0
+        with pytest.raises(pika.exceptions.InvalidFrameError):
+            connection._on_data_available(bytes(broken))
 
 
 @pytest.mark.parametrize("size", [0, 1, MOST, MOST + 1, 3 * MOST])

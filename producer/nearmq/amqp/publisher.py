@@ -67,7 +67,7 @@ class Publisher:
         """Take a new channel into use, in confirm mode."""
         self._last_tag = 0
         channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._opened(channel, done))
+        channel.confirm_delivery(self._on_frame, callback=lambda _: self._opened(channel, done))
 
     def lose(self, fault: NearmqError) -> None:
         """Fail everything that is not confirmed."""
@@ -80,6 +80,7 @@ class Publisher:
 
     def _opened(self, channel: Any, done: Callable[[], None]) -> None:
         self._channel = channel
+        channel.connection.on_ack(channel.channel_number, self._on_confirm)
         done()
 
     def _send_waiting(self) -> None:
@@ -108,9 +109,12 @@ class Publisher:
     def _on_return(self, _: Any, __: Any, properties: Any, ___: bytes) -> None:
         self._returned[properties.message_id] += 1
 
-    def _on_confirm(self, frame: Any) -> None:
-        last_tag, is_ack = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
-        for tag in self._confirmed_tags(last_tag) if frame.method.multiple else [last_tag]:
+    def _on_frame(self, frame: Any) -> None:
+        method = frame.method
+        self._on_confirm(method.delivery_tag, method.multiple, is_ack=isinstance(method, pika.spec.Basic.Ack))
+
+    def _on_confirm(self, last_tag: int, is_multiple: bool, *, is_ack: bool = True) -> None:  # noqa: FBT001 - an OnAck
+        for tag in self._confirmed_tags(last_tag) if is_multiple else [last_tag]:
             outgoing = self._unconfirmed.pop(tag, None)
             if outgoing is None:  # failed already, when the connection was dropped
                 continue

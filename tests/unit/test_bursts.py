@@ -13,7 +13,10 @@ from pika import frame, spec
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 
+from nearmq.amqp.address import APP_ID
 from nearmq.amqp.bursts import BurstConnection, BurstLoop
+from nearmq.amqp.messages import encode_properties
+from nearmq.transport import Message
 
 MOST = 4_096  # bytes of a body's frame
 PROPERTIES = {
@@ -137,17 +140,39 @@ def test_a_frame_without_its_end_mark_is_an_error(connections: Callable[[], Unco
 def test_a_message_is_sent_as_pika_sends_it(size: int, mandatory: bool, connections: Callable[[], Unconnected]):
     body, properties = random.Random(size).randbytes(size), pika.BasicProperties(**PROPERTIES)
     ours, theirs = connections(), connections()
-    ours.publish(1, "nearmq.jobs", "search.books", properties, body, mandatory=mandatory)
+    encoded = b"".join(properties.encode())
+    ours.publish(1, "nearmq.jobs", "search.books", encoded, body, mandatory=mandatory)
     theirs.channel.basic_publish("nearmq.jobs", "search.books", body, properties, mandatory)
     assert b"".join(ours.sent) == b"".join(theirs.sent)
     assert ours.bytes_sent == theirs.bytes_sent > size
 
 
-def test_a_message_that_cannot_be_encoded_is_not_sent_at_all(connections: Callable[[], Unconnected]):
-    connection = connections()
-    with pytest.raises(AssertionError):
-        connection.publish(1, "", "queue", pika.BasicProperties(message_id=7), b"body", mandatory=False)
-    assert not connection.sent
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"correlation_id": None, "reply_to": None, "content_type": None, "headers": {}},
+        {"content_encoding": "utf-8", "type": "reply"},
+        {"content_encoding": "utf-8", "content_type": None, "reply_to": None},
+        {"message_id": "ü" * 127, "correlation_id": "", "reply_to": "a" * 255},
+        {"headers": {"nearmq-deadline": 7, "a": -(1 << 40), "b": "ü" * 300}},
+    ],
+)
+def test_properties_are_encoded_as_pika_encodes_them(changes: dict[str, Any]):
+    given = {name: value for name, value in PROPERTIES.items() if name not in {"delivery_mode", "timestamp"}} | changes
+    message = Message(routing_key="search.books", body=b"", timestamp_s=1_700_000_000, **given)
+    theirs = pika.BasicProperties(**PROPERTIES | {"app_id": APP_ID} | changes)
+    assert encode_properties(message) == b"".join(theirs.encode())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"message_id": 7}, {"message_id": "a" * 256}, {"type": None}, {"reply_to": "ü" * 128}, {"type": "\ud800"}],
+)
+def test_properties_that_amqp_cannot_carry_are_refused(changes: dict[str, Any]):
+    message = Message(**{"routing_key": "search.books", "type": "search", "message_id": "job", "body": b""} | changes)
+    with pytest.raises((pika.exceptions.AMQPError, TypeError, ValueError)):
+        encode_properties(message)
 
 
 def test_what_the_socket_takes_is_sent_at_once_and_the_rest_once_it_takes_more():

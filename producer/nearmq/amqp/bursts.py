@@ -100,17 +100,20 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
         channel: int,
         exchange: str,
         routing_key: str,
-        properties: pika.BasicProperties,
+        properties: bytes,
         body: bytes,
         *,
         mandatory: bool,
     ) -> None:
-        """Publish as a channel's `basic_publish` does, all of it encoded before any of it is sent.
+        """Publish as a channel's `basic_publish` does.
+
+        Args:
+            properties: encoded, as `encode_properties` returns them.
 
         Raises:
-            AMQPError, ValueError, TypeError, AssertionError: a property cannot be encoded.
+            AMQPError: the routing key is too long.
         """
-        header = b"".join([_HEADER.pack(_BASIC, len(body)), *properties.encode()])
+        header = _HEADER.pack(_BASIC, len(body)) + properties
         most = self._body_max_length
         method = _publish_frame(channel, exchange, routing_key, mandatory)
         pieces = [method, *_framed(spec.FRAME_HEADER, channel, header)]

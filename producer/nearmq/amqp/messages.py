@@ -1,29 +1,61 @@
 """Between our `Message` and AMQP's properties, as docs/wire.md lists them."""
 
+import struct
 import time
+from functools import lru_cache
 from typing import Any
 
-import pika
+from pika import data, exceptions, spec
 
 from nearmq.amqp.address import APP_ID
 from nearmq.transport import Message
 
-_PERSISTENT = 2
+_PERSISTENT = bytes([2])
+_SHORT_BYTES = 255
+_FLAGS = struct.Struct(">H")
+_TIMESTAMP = struct.Struct(">Q")
+_NO_HEADERS = bytes(4)
+
+_Properties = spec.BasicProperties
+#: Of those that every message has.
+_ALWAYS = (
+    _Properties.FLAG_HEADERS
+    | _Properties.FLAG_DELIVERY_MODE
+    | _Properties.FLAG_MESSAGE_ID
+    | _Properties.FLAG_TIMESTAMP
+    | _Properties.FLAG_TYPE
+    | _Properties.FLAG_APP_ID
+)
 
 
-def to_properties(message: Message) -> pika.BasicProperties:
-    """Return the properties that a message is published with."""
-    return pika.BasicProperties(
-        type=message.type,
-        message_id=message.message_id,
-        correlation_id=message.correlation_id,
-        reply_to=message.reply_to,
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        delivery_mode=_PERSISTENT,
-        timestamp=message.timestamp_s or int(time.time()),
-        app_id=APP_ID,
-        headers=dict(message.headers),
+def encode_properties(message: Message) -> bytes:
+    """Return the properties that a message is published with as AMQP has them: flags, and values in their order.
+
+    Byte for byte as pika encodes them, in half of the time, for most of the values are those of the message before.
+
+    Raises:
+        AMQPError, TypeError, ValueError: a property is too long for AMQP, or no text.
+    """
+    flags, optional = _ALWAYS, []
+    for flag, text in (
+        (_Properties.FLAG_CORRELATION_ID, message.correlation_id),
+        (_Properties.FLAG_REPLY_TO, message.reply_to),
+    ):
+        if text is not None:
+            flags |= flag
+            optional.append(_short(text))
+    content_flags, content = _content(message.content_type, message.content_encoding)
+    return b"".join(
+        (
+            _FLAGS.pack(flags | content_flags),
+            content,
+            _headers(message),
+            _PERSISTENT,
+            *optional,
+            _short(message.message_id),
+            _TIMESTAMP.pack(message.timestamp_s or int(time.time())),
+            _kind(message.type),
+        )
     )
 
 
@@ -61,3 +93,33 @@ def _plain(headers: dict[str, Any]) -> dict[str, str | int]:
         name: int(value) for name, value in headers.items() if isinstance(value, int) and not isinstance(value, bool)
     }
     return strings | numbers
+
+
+def _short(text: str) -> bytes:
+    encoded = str.encode(text)
+    if len(encoded) > _SHORT_BYTES:
+        raise exceptions.ShortStringTooLong(encoded)
+    return bytes((len(encoded),)) + encoded
+
+
+def _headers(message: Message) -> bytes:
+    if not message.headers:
+        return _NO_HEADERS
+    pieces: list[bytes] = []
+    data.encode_table(pieces, dict(message.headers))
+    return b"".join(pieces)
+
+
+@lru_cache(256)
+def _content(content_type: str | None, content_encoding: str | None) -> tuple[int, bytes]:
+    flags, encoded = 0, b""
+    if content_type is not None:
+        flags, encoded = _Properties.FLAG_CONTENT_TYPE, _short(content_type)
+    if content_encoding is not None:
+        flags, encoded = flags | _Properties.FLAG_CONTENT_ENCODING, encoded + _short(content_encoding)
+    return flags, encoded
+
+
+@lru_cache(256)
+def _kind(message_type: str) -> bytes:
+    return _short(message_type) + _short(APP_ID)

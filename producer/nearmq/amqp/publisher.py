@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pika
 
 from nearmq.amqp.connection import Connection
-from nearmq.amqp.messages import to_properties
+from nearmq.amqp.messages import encode_properties
 from nearmq.errors import BrokerUnavailable, InvalidArgument, NearmqError, QueueFull
 from nearmq.transport import ConnectionLost, Message, OnConfirm
 
@@ -95,7 +95,7 @@ class Publisher:
                     self._channel.channel_number,
                     outgoing.exchange,
                     outgoing.message.routing_key,
-                    to_properties(outgoing.message),
+                    encode_properties(outgoing.message),
                     outgoing.message.body,
                     mandatory=outgoing.mandatory,
                 )

@@ -88,6 +88,7 @@ def run(stage: Stage) -> Findings:
 
 def measure(stage: Stage, data: Data, points: list[Point]) -> Curve:
     """Search at each point, in turns."""
+    faiss.omp_set_num_threads(1)  # building our own indexes set it to two, for this thread too
     seconds = _SHARE * stage.scale.seconds
     samples = in_turns(
         min(3, stage.scale.rounds), {point.name: partial(_rates, point.search, data, seconds) for point in points}

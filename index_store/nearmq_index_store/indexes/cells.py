@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -122,17 +123,16 @@ class CellCounts:
         return min(len(self.counts), math.ceil(nprobe / math.sqrt(self.share)))
 
 
-@dataclass(frozen=True, slots=True)
-class Visited:
+class Visited(NamedTuple):
     """The cells that each query visits, nearest first, in rows of equal width.
 
     Attributes:
         cells: int64, shape (n, width), -1 where there is none.
-        distances: float32, of the same shape: those of the centroids.
+        keys: float64, shape (n, nlist): how far each centroid is, but for what is the same for all of them.
     """
 
     cells: npt.NDArray[np.int64]
-    distances: Distances
+    keys: npt.NDArray[np.float64]
 
 
 class Visits:
@@ -145,8 +145,11 @@ class Visits:
     def __init__(self, cells: Cells, metric: Metric) -> None:
         """Take the metric of the field; cells are ranked by L2 for L2, by inner product for IP and COSINE."""
         # In float64, in which the squared lengths of centroids and query may stand for the differences of the two.
-        self._centroids = cells.centroids.astype(np.float64)
-        self._squares = np.vecdot(self._centroids, self._centroids) if metric == "L2" else None
+        wide = cells.centroids.astype(np.float64)
+        self._squares = np.vecdot(wide, wide) if metric == "L2" else None
+        # Times what makes products smaller for nearer centroids; powers of two, so that nothing is rounded.
+        wide *= -2 if metric == "L2" else -1
+        self._factors = wide
         self._sizes = np.diff(cells.offsets)
 
     def choose(
@@ -168,24 +171,37 @@ class Visits:
             yield chunk, self._choose(queries[chunk], nprobe, at_least, allowed)
 
     def _choose(self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None") -> Visited:
-        counts = self._sizes if allowed is None else allowed.counts
-        kept = 1.0 if allowed is None else math.sqrt(allowed.share)
-        distances = self._distances(queries)
-        cells = np.argsort(distances if self._squares is not None else -distances, axis=1)
-        wanted = np.maximum(at_least, np.ceil(kept * self._sizes[cells[:, :nprobe]].sum(axis=1)))
+        keys = self._keys(queries)
+        nearest = np.argsort(keys, axis=1)
+        sizes = self._sizes[nearest[:, :nprobe]]
+        rows = sizes.sum(axis=1)
+        if allowed is None and rows.min() >= at_least and sizes.all():
+            return Visited(nearest[:, :nprobe], keys)
+        counts, kept = (self._sizes, 1.0) if allowed is None else (allowed.counts, math.sqrt(allowed.share))
+        wanted = np.maximum(at_least, np.ceil(kept * rows))
+        width, nlist = nprobe, len(self._sizes)
+        while width < nlist and (counts[nearest[:, :width]].sum(axis=1) < wanted).any():
+            width = min(2 * width, nlist)
+        cells = nearest[:, :width]
         held = counts[cells]
-        before = np.cumsum(held, axis=1) - held
-        is_visited = before < wanted[:, np.newaxis]
-        width = int(is_visited.sum(axis=1).max())
-        chosen = np.where(is_visited & (held > 0), cells, -1)[:, :width]
-        with np.errstate(over="ignore"):  # beyond float32 is infinitely far, or near
-            return Visited(chosen, distances[np.arange(len(queries))[:, np.newaxis], chosen].astype(np.float32))
+        is_visited = np.cumsum(held, axis=1) - held < wanted[:, np.newaxis]
+        visited = np.where(is_visited & (held > 0), cells, -1)
+        return Visited(visited[:, : int(is_visited.sum(axis=1).max())], keys)
 
-    def _distances(self, queries: FloatMatrix) -> npt.NDArray[np.float64]:
-        """Return the distance of each centroid from each query, one dot product a pair, whatever the batch."""
-        wide = queries.astype(np.float64)
-        products: npt.NDArray[np.float64] = np.vecdot(self._centroids, wide[:, np.newaxis])
+    def distances(self, queries: FloatMatrix, visited: Visited) -> Distances:
+        """Return the distances of the centroids of visited cells, float32, of the shape of `visited.cells`."""
+        distances = np.take_along_axis(visited.keys, visited.cells, axis=1)
         if self._squares is None:
-            return products
-        distances: npt.NDArray[np.float64] = self._squares - 2 * products + np.vecdot(wide, wide)[:, np.newaxis]
-        return distances
+            distances *= -1
+        else:
+            wide = queries.astype(np.float64)
+            distances += np.vecdot(wide, wide)[:, np.newaxis]
+        with np.errstate(over="ignore"):  # beyond float32 is infinitely far, or near
+            return distances.astype(np.float32)
+
+    def _keys(self, queries: FloatMatrix) -> npt.NDArray[np.float64]:
+        """Return how far each centroid is from each query, one dot product a pair, whatever the batch."""
+        keys: npt.NDArray[np.float64] = np.vecdot(self._factors, queries.astype(np.float64)[:, np.newaxis])
+        if self._squares is not None:
+            keys += self._squares
+        return keys

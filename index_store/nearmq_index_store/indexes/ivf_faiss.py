@@ -185,10 +185,12 @@ class CodedIndex:
         found: list[RowNumbers | None] = []
         step = max(1, _FOUND_AT_ONCE // wanted)
         for some, visited in self._visits.choose(indexed, params.nprobe, wanted, counts):
+            distances = self._visits.distances(indexed[some], visited)
             for start in range(0, len(visited.cells), step):
                 chunk = slice(start, start + step)
-                cells, distances = visited.cells[chunk], visited.distances[chunk]
-                rows_of_chunk = self._coder.scan(indexed[some][chunk], cells, distances, wanted, bits)
+                rows_of_chunk = self._coder.scan(
+                    indexed[some][chunk], visited.cells[chunk], distances[chunk], wanted, bits
+                )
                 found += [None if rows.min() < 0 else rows for rows in rows_of_chunk]
         return found
 

@@ -1,16 +1,20 @@
-"""Which cells of an IVF index a query visits."""
+"""Which cells of an IVF index a query visits, and what is found in them."""
 
 import math
 
 import numpy as np
 import pytest
 
+from nearmq_index_store.indexes.cell_scan import Among, CellScan
 from nearmq_index_store.indexes.cells import CellCounts, Cells, Visits
+from nearmq_index_store.indexes.scan import Measured
 from nearmq_index_store.schema import METRICS, Metric
+from tests.segments import distances_to
 
 ROWS, DIM, NLIST = 2_000, 8, 64
 RANDOM = np.random.default_rng(1)
-# The last cells hold nothing.
+# Whole numbers, so that many rows are equally far; the last cells hold nothing.
+VECTORS = RANDOM.integers(-2, 3, (ROWS, DIM)).astype(np.float32)
 OFFSETS = np.minimum(np.sort(RANDOM.integers(0, ROWS, NLIST + 1)), ROWS)
 OFFSETS[0], OFFSETS[-6:] = 0, ROWS
 CELLS = Cells(RANDOM.standard_normal((NLIST, DIM), dtype=np.float32), OFFSETS, np.arange(ROWS))
@@ -44,3 +48,35 @@ def test_a_query_visits_its_nearest_cells_until_they_hold_enough(
     ((_, visited),) = Visits(CELLS, metric).choose(QUERIES, nprobe, at_least, allowed)
     for query, cells in zip(QUERIES, visited.cells, strict=True):
         assert cells[cells >= 0].tolist() == visits_of(query, metric, nprobe, at_least, allowed)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scale", [1, 1e30])
+@pytest.mark.parametrize("limit", [1, 10, 500])
+@pytest.mark.parametrize("share", [None, 0.5, 0.004])
+def test_the_nearest_rows_of_the_cells_are_found_alone_and_together(
+    metric: Metric, scale: float, limit: int, share: float | None
+):
+    vectors, queries = VECTORS * np.float32(scale), QUERIES * np.float32(scale)
+    mask = np.ones(ROWS, dtype=bool) if share is None else np.random.default_rng(2).random(ROWS) < share
+    counts = CellCounts.of(mask, OFFSETS).counts
+    among = None if share is None else Among(~mask, counts)
+    scan = CellScan(OFFSETS, vectors, metric, Measured.of(vectors, metric))
+    # Some cells lie side by side, some do not; of each query at least one holds an allowed row.
+    held = np.flatnonzero(counts)
+    cells = np.stack([np.random.default_rng(seed).permutation(held)[: min(20, len(held))] for seed in range(200)])
+    cells[::3, 5:] = -1
+    together = scan.nearest(queries, cells, limit, among)
+    for number, found in enumerate(together):
+        (alone,) = scan.nearest(queries[number : number + 1], cells[number : number + 1], limit, among)
+        assert sorted(alone) == sorted(found)
+        inside = [np.arange(OFFSETS[cell], OFFSETS[cell + 1]) for cell in cells[number] if cell >= 0]
+        rows = np.concatenate(inside)
+        rows = rows[mask[rows]]
+        assert len(np.unique(found)) == len(found)
+        assert np.isin(found, rows).all()
+        farness = distances_to(queries[number], vectors, rows, metric) * (1 if metric == "L2" else -1)
+        nearest = rows[farness <= np.sort(farness)[min(limit, len(rows)) - 1]]
+        assert np.isin(nearest, found).all()
+        if scale == 1:
+            assert len(found) <= len(nearest) + limit, "hardly any others are candidates"

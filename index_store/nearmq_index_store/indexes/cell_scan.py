@@ -14,7 +14,18 @@ import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers
 from nearmq_index_store.indexes.allowed import Mask
-from nearmq_index_store.indexes.scan import FEW_QUERIES, KEYS_AT_ONCE, Measured, Prepared, Scan, closest, cut, joined
+from nearmq_index_store.indexes.scan import (
+    FEW_QUERIES,
+    KEYS_AT_ONCE,
+    Measured,
+    Prepared,
+    Scan,
+    above,
+    closest,
+    cut,
+    joined,
+    may_overflow,
+)
 from nearmq_index_store.schema import Metric
 
 #: int64, shape (queries, width): the cells of each query, nearest first, -1 where there is none.
@@ -34,15 +45,18 @@ class Among(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """Positions of rows and their keys, each for a query of a batch, by query."""
+    """Positions of rows and their keys, each for a query of a batch; in no order."""
 
     queries: npt.NDArray[np.int64]
     positions: RowNumbers
     keys: FloatVector
 
-    def bounds(self, queries: int) -> list[tuple[int, int]]:
-        """Return where the rows of each query are."""
-        return list(pairwise(np.searchsorted(self.queries, np.arange(queries + 1)).tolist()))
+    def cuts(self, limit: int, slack: npt.NDArray[np.float64]) -> FloatVector:
+        """Return of each query a key above which none can be among its `limit` smallest (`scan.cut`)."""
+        counts = np.bincount(self.queries, minlength=len(slack))
+        ordered = self.keys[np.lexsort((self.keys, self.queries))]
+        nth = np.minimum(np.cumsum(counts) - counts + limit, len(ordered)) - 1
+        return above(np.where(counts < limit, np.inf, ordered[nth]) + slack)
 
 
 class CellScan:
@@ -56,6 +70,7 @@ class CellScan:
         self._sizes = np.diff(offsets)
         self._scan = Scan(vectors, metric, measured)
 
+    @may_overflow
     def nearest(
         self, queries: FloatMatrix, cells: VisitedCells, limit: int, among: Among | None = None
     ) -> list[RowNumbers]:
@@ -65,14 +80,18 @@ class CellScan:
             among: the only rows to return; None is all.
         """
         prepared = self._scan.prepare(queries)
-        rank = self._together if cells.size > FEW_QUERIES * len(np.unique(cells)) else self._alone
-        most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max(initial=1)
-        step = max(1, KEYS_AT_ONCE // int(most))
-        found: list[RowNumbers] = []
-        for start in range(0, len(queries), step):
-            chunk = slice(start, start + step)
-            found += rank(Prepared(prepared.queries[chunk], prepared.slack[chunk]), cells[chunk], limit, among)
-        return found
+        if len(queries) <= FEW_QUERIES or cells.size <= FEW_QUERIES * len(np.unique(cells)):
+            found = self._alone(prepared, cells, limit, among)
+        else:
+            found = []
+            most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max()
+            step = max(1, KEYS_AT_ONCE // int(most))
+            for start in range(0, len(queries), step):
+                chunk = slice(start, start + step)
+                some = Prepared(prepared.queries[chunk], prepared.slack[chunk])
+                found += self._together(some, cells[chunk], limit, among)
+        # Refused rows are left where there are few others, or nothing is known of the keys.
+        return found if among is None else [positions[~among.refused[positions]] for positions in found]
 
     def _alone(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
         """Rank all rows of its cells for one query after the other."""
@@ -83,58 +102,64 @@ class CellScan:
             keys = self._scan.keys_of_runs(query, runs)
             if among is not None:
                 np.copyto(keys, np.inf, where=joined(among.refused, runs))
-            positions = _positions(closest(keys, limit, slack), runs)
-            # Refused rows are left where there are few others, or nothing is known of the keys.
-            found.append(positions if among is None else positions[~among.refused[positions]])
+            found.append(_positions(closest(keys, limit, slack), runs))
         return found
 
     def _together(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
         """Rank the rows of each cell for all queries that visit it."""
-        slacks = prepared.slack.tolist()
         counts = np.where(cells < 0, 0, (self._sizes if among is None else among.counts)[cells])
         is_near = np.cumsum(counts, axis=1) - counts < limit
-        near = self._ranked(prepared.queries, np.where(is_near, cells, -1), among)
-        cuts = [
-            cut(near.keys[start:stop], limit, slack)
-            for (start, stop), slack in zip(near.bounds(len(slacks)), slacks, strict=True)
-        ]
-        far = self._ranked(prepared.queries, np.where(is_near, -1, cells), among, np.array(cuts, dtype=np.float32))
-        both = _by_query([near, far])
-        return [
-            both.positions[start:stop][closest(both.keys[start:stop], limit, slack)]
-            for (start, stop), slack in zip(both.bounds(len(slacks)), slacks, strict=True)
-        ]
+        near = self._ranked(prepared, np.where(is_near, cells, -1), limit, among)
+        cuts = near.cuts(limit, prepared.slack)
+        far = self._ranked(prepared, np.where(is_near, -1, cells), limit, among, cuts)
+        both = _joined([near, far])
+        kept = ~(both.keys > both.cuts(limit, prepared.slack)[both.queries])
+        return _by_query(both.queries[kept], both.positions[kept], len(cells))
 
     def _ranked(
-        self, queries: FloatMatrix, cells: VisitedCells, among: Among | None, cuts: FloatVector | None = None
+        self,
+        prepared: Prepared,
+        cells: VisitedCells,
+        limit: int,
+        among: Among | None,
+        cuts: FloatVector | None = None,
     ) -> _Ranked:
-        """Return the rows of the cells that each query visits, without those whose keys are above its cut."""
+        """Return the rows of the cells that each query visits, without those whose keys are above its cut.
+
+        Args:
+            cuts: of each query; None takes from each cell alone the rows that may be the nearest `limit` ones.
+        """
         visitors, places = np.nonzero(cells >= 0)
         visited = cells[visitors, places]
         by_cell = np.argsort(visited, kind="stable")
         visitors, visited = visitors[by_cell], visited[by_cell]
-        found = []
+        found = [_Ranked(visitors[:0], visitors[:0], np.empty(0, dtype=np.float32))]
         for first, end in pairwise([0, *(np.flatnonzero(np.diff(visited)) + 1).tolist(), len(visited)]):
             if first == end:
                 break
             cell, members = visited[first], visitors[first:end]
             start, stop = int(self._offsets[cell]), int(self._offsets[cell + 1])
-            keys = self._scan.keys(queries[members], start, stop)
-            # Written so that NaN keys, of which nothing is known, stay in.
-            kept = np.ones(keys.shape, dtype=np.bool_) if cuts is None else ~(keys > cuts[members, np.newaxis])
+            keys = self._scan.keys(prepared.queries[members], start, stop)
             if among is not None:
-                kept &= ~among.refused[start:stop]
-            line, row = np.nonzero(kept)
-            found.append(_Ranked(members[line], row + start, keys[line, row]))
-        return _by_query(found)
+                np.copyto(keys, np.inf, where=among.refused[start:stop])
+            bounds = cut(keys, limit, prepared.slack[members]) if cuts is None else cuts[members]
+            # Written so that NaN keys, of which nothing is known, stay in.
+            kept = np.flatnonzero(~(keys > bounds[:, np.newaxis]))
+            line, row = np.divmod(kept, stop - start)
+            found.append(_Ranked(members[line], row + start, keys.reshape(-1)[kept]))
+        return _joined(found)
 
 
-def _by_query(parts: Sequence[_Ranked]) -> _Ranked:
-    if not parts:
-        return _Ranked(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+def _joined(parts: Sequence[_Ranked]) -> _Ranked:
     queries, positions, keys = (np.concatenate(values) for values in zip(*parts, strict=True))
-    order = np.argsort(queries, kind="stable")
-    return _Ranked(queries[order], positions[order], keys[order])
+    return _Ranked(queries, positions, keys)
+
+
+def _by_query(owners: npt.NDArray[np.int64], positions: RowNumbers, queries: int) -> list[RowNumbers]:
+    """Return the positions of each of so many queries."""
+    positions = positions[np.argsort(owners, kind="stable")]
+    bounds = np.cumsum(np.bincount(owners, minlength=queries)).tolist()
+    return [positions[start:stop] for start, stop in pairwise([0, *bounds])]
 
 
 def _positions(found: RowNumbers, runs: Sequence[slice]) -> RowNumbers:

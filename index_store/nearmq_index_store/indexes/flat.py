@@ -20,7 +20,7 @@ from nearmq_index_store.indexes.allowed import AllowedRows
 from nearmq_index_store.indexes.params import check_params
 from nearmq_index_store.indexes.protocol import BuiltIndex, Grid, SearchParams, no_report
 from nearmq_index_store.indexes.recall_table import RecallPoint
-from nearmq_index_store.indexes.scan import KEYS_AT_ONCE, Measured, Scan, closest, closest_beyond
+from nearmq_index_store.indexes.scan import KEYS_AT_ONCE, Measured, Scan, closest, closest_beyond, may_overflow
 from nearmq_index_store.schema import Metric, VectorField
 
 #: Vectors of up to so many bytes have no file: to measure them takes a third of a millisecond.
@@ -110,6 +110,7 @@ class FlatIndex:
         """What the scan keeps beside the rows."""
         return self._scan.nbytes
 
+    @may_overflow
     def nearest(
         self, queries: FloatMatrix, limit: int, *, allowed: AllowedRows | None = None, near_end: float | None = None
     ) -> list[RowNumbers]:

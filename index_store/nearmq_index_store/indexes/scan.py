@@ -22,6 +22,9 @@ from nearmq_index_store.schema import Metric
 
 _T = TypeVar("_T", bound=np.generic)
 
+#: For all that calls what is below: keys may leave the range of float32, or be unknown.
+may_overflow = np.errstate(over="ignore", invalid="ignore")
+
 #: Keys held at a time: 64 MiB of float32.
 KEYS_AT_ONCE = 1 << 24
 
@@ -105,31 +108,28 @@ class Scan:
             scale = lengths(queries) * self._longest
             return Prepared(-queries, _bound(relative, scale))
         scale = np.square(lengths(queries) + self._longest)
-        with np.errstate(over="ignore"):
-            return Prepared(-2 * queries, _bound(relative, scale))
+        return Prepared(-2 * queries, _bound(relative, scale))
 
     def keys(self, prepared: FloatMatrix, start: int, stop: int) -> FloatMatrix:
         """Return the keys of the rows start..stop for prepared queries, shape (n, stop - start); NaN is unknown."""
         rows = self._vectors[start:stop]
         keys = np.empty((len(prepared), len(rows)), dtype=np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if len(prepared) <= FEW_QUERIES:
-                for query, line in zip(prepared, keys, strict=True):
-                    np.dot(rows, query, out=line)
-            else:
-                np.matmul(prepared, rows.T, out=keys)
-            self._combine(keys, [slice(start, stop)])
+        if len(prepared) <= FEW_QUERIES:
+            for query, line in zip(prepared, keys, strict=True):
+                np.dot(rows, query, out=line)
+        else:
+            np.matmul(prepared, rows.T, out=keys)
+        self._combine(keys, [slice(start, stop)])
         return keys
 
     def keys_of_runs(self, prepared: FloatVector, runs: Sequence[slice]) -> FloatVector:
         """Return the keys of one prepared query for several runs of rows, one after the other."""
         keys = np.empty(sum(run.stop - run.start for run in runs), dtype=np.float32)
         end = 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            for run in runs:
-                start, end = end, end + run.stop - run.start
-                np.dot(self._vectors[run], prepared, out=keys[start:end])
-            self._combine(keys, runs)
+        for run in runs:
+            start, end = end, end + run.stop - run.start
+            np.dot(self._vectors[run], prepared, out=keys[start:end])
+        self._combine(keys, runs)
         return keys
 
     def _combine(self, products: FloatMatrix | FloatVector, runs: Sequence[slice]) -> None:
@@ -167,14 +167,21 @@ def closest(keys: FloatVector, limit: int, slack: float) -> RowNumbers:
     return coarse[_closest(keys[coarse], limit, slack)]
 
 
-def cut(keys: FloatVector, limit: int, slack: float) -> np.float32:
-    """Return a key above which none can be among the `limit` smallest when each may err by half the slack."""
-    if limit > len(keys):
-        return np.float32(np.inf)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.float32(float(np.partition(keys, limit - 1)[limit - 1]) + slack)
-        above: np.float32 = np.nextafter(rounded, np.float32(np.inf))
-        return above
+def cut(keys: FloatMatrix | FloatVector, limit: int, slack: float | npt.NDArray[np.float64]) -> FloatVector:
+    """Return a key above which none of a line can be among its `limit` smallest when each may err by half the slack.
+
+    Args:
+        keys: one line, shape (m,), or several of shape (n, m).
+        slack: one a line, or one for all.
+    """
+    if limit > keys.shape[-1]:
+        return np.full(keys.shape[:-1], np.inf, dtype=np.float32)
+    return above(np.add(np.partition(keys, limit - 1)[..., limit - 1], slack, dtype=np.float64))
+
+
+def above(bounds: npt.NDArray[np.float64]) -> FloatVector:
+    """Return float32 values that are above the bounds, though hardly; infinity where there are none."""
+    return np.nextafter(bounds.astype(np.float32), np.float32(np.inf))
 
 
 def closest_beyond(keys: FloatVector, limit: int, slack: float, near_end: float) -> RowNumbers:

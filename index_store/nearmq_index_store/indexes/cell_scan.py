@@ -23,7 +23,6 @@ from nearmq_index_store.indexes.scan import (
     above,
     closest,
     cut,
-    joined,
     may_overflow,
 )
 from nearmq_index_store.schema import Metric
@@ -97,12 +96,16 @@ class CellScan:
         """Rank all rows of its cells for one query after the other."""
         found = []
         for query, slack, visited in zip(prepared.queries, prepared.slack.tolist(), cells, strict=True):
-            visits = visited[visited >= 0]
-            runs = list(map(slice, self._offsets[visits].tolist(), self._offsets[visits + 1].tolist()))
+            # In the order of the rows, so that cells side by side are read as one.
+            in_order = np.sort(visited[visited >= 0])
+            starts, stops = self._offsets[in_order], self._offsets[in_order + 1]
+            ends = np.cumsum(stops - starts)
+            runs = _runs(starts.tolist(), stops.tolist())
             keys = self._scan.keys_of_runs(query, runs)
             if among is not None:
-                np.copyto(keys, np.inf, where=joined(among.refused, runs))
-            found.append(_positions(closest(keys, limit, slack), runs))
+                np.copyto(keys, np.inf, where=np.concatenate([among.refused[run] for run in runs]))
+            line = closest(keys, limit, slack)
+            found.append(line + (stops - ends)[np.searchsorted(ends, line, side="right")])
         return found
 
     def _together(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
@@ -162,9 +165,12 @@ def _by_query(owners: npt.NDArray[np.int64], positions: RowNumbers, queries: int
     return [positions[start:stop] for start, stop in pairwise([0, *bounds])]
 
 
-def _positions(found: RowNumbers, runs: Sequence[slice]) -> RowNumbers:
-    """Return the positions of what was found in a line of several runs."""
-    ends = np.cumsum([run.stop - run.start for run in runs])
-    shifts = np.array([run.stop for run in runs]) - ends
-    positions: RowNumbers = found + shifts[np.searchsorted(ends, found, side="right")]
-    return positions
+def _runs(starts: list[int], stops: list[int]) -> list[slice]:
+    """Return slices that cover the same positions, as few as can be; given in order, without overlap."""
+    runs = [slice(starts[0], stops[0])]
+    for start, stop in zip(starts[1:], stops[1:], strict=True):
+        if start == runs[-1].stop:
+            runs[-1] = slice(runs[-1].start, stop)
+        else:
+            runs.append(slice(start, stop))
+    return runs

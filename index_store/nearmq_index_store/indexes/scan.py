@@ -12,15 +12,12 @@ d * u / (1 - d * u) of the sum of magnitudes, in whatever order it is summed).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, unit_vectors
 from nearmq_index_store.schema import Metric
-
-_T = TypeVar("_T", bound=np.generic)
 
 #: For all that calls what is below: keys may leave the range of float32, or be unknown.
 may_overflow = np.errstate(over="ignore", invalid="ignore")
@@ -119,35 +116,31 @@ class Scan:
                 np.dot(rows, query, out=line)
         else:
             np.matmul(prepared, rows.T, out=keys)
-        self._combine(keys, [slice(start, stop)])
+        self._combine(keys, slice(start, stop))
         return keys
 
     def keys_of_runs(self, prepared: FloatVector, runs: Sequence[slice]) -> FloatVector:
         """Return the keys of one prepared query for several runs of rows, one after the other."""
-        keys = np.empty(sum(run.stop - run.start for run in runs), dtype=np.float32)
+        keys = np.empty(sum([run.stop - run.start for run in runs]), dtype=np.float32)
         end = 0
         for run in runs:
             start, end = end, end + run.stop - run.start
-            np.dot(self._vectors[run], prepared, out=keys[start:end])
-        self._combine(keys, runs)
+            line = keys[start:end]
+            np.dot(self._vectors[run], prepared, out=line)
+            self._combine(line, run)
         return keys
 
-    def _combine(self, products: FloatMatrix | FloatVector, runs: Sequence[slice]) -> None:
-        """Turn products with the rows of some runs into keys, in place."""
+    def _combine(self, products: FloatMatrix | FloatVector, rows: slice) -> None:
+        """Turn products with some rows into keys, in place."""
         if len(self._terms):
             combine = np.add if self._metric == "L2" else np.multiply
-            combine(products, joined(self._terms, runs), out=products)
+            combine(products, self._terms[rows], out=products)
 
     def key_at(self, queries: FloatMatrix, distance: float) -> npt.NDArray[np.float64]:
         """Return the key that a row at some distance has for each query (as given), but for rounding; shape (n,)."""
         if self._metric == "L2":
             return distance - np.square(lengths(queries))
         return np.full(len(queries), -distance)
-
-
-def joined(values: npt.NDArray[_T], runs: Sequence[slice]) -> npt.NDArray[_T]:
-    """Return some runs of values one after the other; a view where there is one run."""
-    return values[runs[0]] if len(runs) == 1 else np.concatenate([values[run] for run in runs])
 
 
 def in_range(vectors: FloatMatrix, metric: Metric) -> bool:

@@ -7,14 +7,14 @@ vectors recall at ef 16 was 0.97 so, 0.884 with rows held out, 0.886 with querie
 is enough that a query is left out of its own hits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, exact_distances
 from nearmq_index_store.indexes.allowed import AllowedRows, Mask
@@ -65,11 +65,10 @@ class Queries:
     rows: RowNumbers | None = None
     present: AllowedRows | None = None
 
-    def every(self, step: int, start: int = 0) -> "Queries":
-        """Return each step-th of them, from a start on."""
-        some = slice(start, None, step)
-        rows = None if self.rows is None else self.rows[some]
-        return Queries(vectors=np.ascontiguousarray(self.vectors[some]), rows=rows, present=self.present)
+    def some(self, chosen: slice | npt.NDArray[np.intp]) -> "Queries":
+        """Return those that an index of numpy's chooses."""
+        rows = None if self.rows is None else self.rows[chosen]
+        return Queries(vectors=np.ascontiguousarray(self.vectors[chosen]), rows=rows, present=self.present)
 
 
 def held_out(rows: int, *, seed: int) -> RowNumbers:
@@ -95,45 +94,49 @@ def measure(
     Args:
         on_read: called whenever some part of the rows was read, which may leave memory then.
     """
-    exact = tuple(_exact_parts(vectors, field, on_read))
-    subject = _Subject(kind, index, vectors, field, exact, on_read)
+    subject = _Subject(kind, index, vectors, field, on_read)
+    steps = {limit: step for limit, step in _THINNED.items() if len(vectors) >= _ROWS_A_LIMIT * limit}
     table = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for limit, step in _THINNED.items():
-            if len(vectors) >= _ROWS_A_LIMIT * limit:
-                some = queries.every(step)
-                parts = [some.every(threads, part) for part in range(min(threads, len(some.vectors)))]
-                table[limit] = tuple(_points(subject, parts, limit, pool))
+    # The threads of a BLAS spin for a while after each product; walks beside them take 1.5 times as long.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        near = _near(subject, queries, steps, threads, pool)
+        for limit, step in steps.items():
+            asked, near_asked = queries.some(slice(None, None, step)), near[::step]
+            truths = [_truth(asked, query, limit, parts) for query, parts in enumerate(near_asked)]
+            shared = [slice(part, None, threads) for part in range(min(threads, len(truths)))]
+            parts = [(asked.some(part), truths[part]) for part in shared]
+            table[limit] = tuple(_points(subject, parts, limit, pool))
     return table
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is measured, and what knows the truth: of some rows at a time, with the number of the first."""
+    """What is measured."""
 
     kind: IndexKind
     index: VectorIndex
     vectors: FloatMatrix
     field: VectorField
-    exact: Sequence[tuple[int, FlatIndex]]
     on_read: Callable[[], None]
+
+
+class _Near(NamedTuple):
+    """Rows that may be the nearest of a query, and how far each is: the distance, or the similarity negated."""
+
+    rows: RowNumbers
+    farness: FloatVector
 
 
 #: Of each query, the share of the true rows that was found.
 _Shares = npt.NDArray[np.float64]
 
 
-def _exact_parts(
-    vectors: FloatMatrix, field: VectorField, on_read: Callable[[], None]
-) -> Iterator[tuple[int, FlatIndex]]:
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        yield start, FlatIndex(vectors[start : start + _ROWS_AT_ONCE], field.metric)
-        on_read()
+#: Some of the queries, and of each the true nearest rows, all that are as near as the last of them.
+_Part = tuple[Queries, Sequence[RowNumbers]]
 
 
-def _points(subject: _Subject, parts: Sequence[Queries], limit: int, pool: ThreadPoolExecutor) -> Iterator[RecallPoint]:
+def _points(subject: _Subject, parts: Sequence[_Part], limit: int, pool: ThreadPoolExecutor) -> Iterator[RecallPoint]:
     """Yield points of rising effort, each of which finds more than all before it."""
-    truths = _truths(subject, parts, limit, pool)
     grid = subject.kind.grid(subject.field.index.params, len(subject.vectors), limit)
     efforts: dict[RecallPoint, float] = {}
     for width in grid.widths:
@@ -141,13 +144,11 @@ def _points(subject: _Subject, parts: Sequence[Queries], limit: int, pool: Threa
         refines = [refine for refine in grid.refines if refine <= 1 or 4 * refine * limit <= width * grid.rows_a_width]
         points = [RecallPoint(width, refine, 0) for refine in refines]
 
-        def shares(
-            queries: Queries, truth: Sequence[RowNumbers], points: Sequence[RecallPoint] = points
-        ) -> list[_Shares]:
-            return _shares(subject, queries, truth, limit, points)
+        def shares(part: _Part, points: Sequence[RecallPoint] = points) -> list[_Shares]:
+            return _shares(subject, *part, limit, points)
 
         recall = 0.0
-        for refine, of_parts in zip(refines, zip(*pool.map(shares, parts, truths), strict=True), strict=True):
+        for refine, of_parts in zip(refines, zip(*pool.map(shares, parts), strict=True), strict=True):
             found = np.concatenate(of_parts)
             recall = float(found.mean())
             certain = max(0.0, recall - float(found.std()) / len(found) ** 0.5)
@@ -163,40 +164,41 @@ def _points(subject: _Subject, parts: Sequence[Queries], limit: int, pool: Threa
             yield point
 
 
-class _Near(NamedTuple):
-    """Rows that may be the nearest of a query, and how far each is: the distance, or the similarity negated."""
+def _near(
+    subject: _Subject, queries: Queries, steps: Mapping[int, int], threads: int, pool: ThreadPoolExecutor
+) -> list[list[_Near]]:
+    """Return for each query, by parts of the rows, those that may be its nearest.
 
-    rows: RowNumbers
-    farness: FloatVector
-
-
-def _truths(
-    subject: _Subject, parts: Sequence[Queries], limit: int, pool: ThreadPoolExecutor
-) -> list[list[RowNumbers]]:
-    """Return for each part of the queries the true nearest rows of each, all that are as near as the last of them."""
-    found: list[list[list[_Near]]] = []  # by part of the rows, part of the queries, and query
-    for start, exact in subject.exact:
-        nearest = partial(_nearest, subject, limit, start, exact)
-        found.append(list(pool.map(nearest, parts)))
+    Each is ranked once, for the largest limit that it is measured at.
+    """
+    most = np.zeros(len(queries.vectors), dtype=np.int64)
+    for limit, step in steps.items():
+        most[::step] = limit
+    of_limits = [(limit, np.flatnonzero(most == limit)) for limit in steps]
+    parts = [(limit, some[part::threads]) for limit, some in of_limits for part in range(min(threads, len(some)))]
+    near: list[list[_Near]] = [[] for _ in most]
+    for start in range(0, len(subject.vectors), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        exact = FlatIndex(subject.vectors[rows], subject.field.metric)
+        found = [pool.submit(_nearest, subject, queries.some(some), limit, rows, exact) for limit, some in parts]
+        for (_, some), of_part in zip(parts, found, strict=True):
+            for query, nearest in zip(some.tolist(), of_part.result(), strict=True):
+                near[query].append(nearest)
         subject.on_read()
-    return [
-        [_truth(queries, query, limit, near) for query, near in enumerate(zip(*of_queries, strict=True))]
-        for queries, of_queries in zip(parts, zip(*found, strict=True), strict=True)
-    ]
+    return near
 
 
-def _nearest(subject: _Subject, limit: int, start: int, exact: FlatIndex, queries: Queries) -> list[_Near]:
+def _nearest(subject: _Subject, queries: Queries, limit: int, rows: slice, exact: FlatIndex) -> list[_Near]:
     """Return of each query the nearest of some rows, ranked while these are in memory."""
     wanted = limit + (queries.rows is not None)
-    some = slice(start, start + _ROWS_AT_ONCE)
-    allowed = None if queries.present is None else AllowedRows(queries.present.mask[some])
+    allowed = None if queries.present is None else AllowedRows(queries.present.mask[rows])
     found = exact.nearest(queries.vectors, wanted, allowed=allowed)
-    counts = [len(rows) for rows in found]
-    owners, rows = np.repeat(np.arange(len(found)), counts), np.concatenate(found)
-    distances = exact_distances(queries.vectors, owners, subject.vectors[some], rows, subject.field.metric)
+    counts = [len(of_query) for of_query in found]
+    owners, numbers = np.repeat(np.arange(len(found)), counts), np.concatenate(found)
+    distances = exact_distances(queries.vectors, owners, subject.vectors[rows], numbers, subject.field.metric)
     farness = distances if subject.field.metric == "L2" else -distances
     ends = np.cumsum(counts)[:-1]
-    return list(map(_Near, np.split(rows + start, ends), np.split(farness, ends)))
+    return list(map(_Near, np.split(numbers + rows.start, ends), np.split(farness, ends)))
 
 
 def _truth(queries: Queries, query: int, limit: int, near: Sequence[_Near]) -> RowNumbers:

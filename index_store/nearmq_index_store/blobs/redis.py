@@ -190,14 +190,14 @@ class RedisStore:
         if end <= start:
             return b""
         size = header.chunk_bytes
-        chunks: list[bytes] = []
+        chunks: list[Buffer] = []
         names = header.chunk_keys(key)
         for number in range(start // size, -(-end // size)):
             begin, stop = max(start - number * size, 0), min(end - number * size, size)
             # A whole chunk by GET: GETRANGE makes the server copy it once more.
             whole = stop - begin == min(size, header.size - number * size)
             command = ("GET", names[number]) if whole else ("GETRANGE", names[number], begin, stop - 1)
-            chunk = self._server.command(*command) or b""
+            chunk = self._server.bulk(stop - begin, *command) or b""
             if len(chunk) != stop - begin:
                 return self._read_again(key, header, start, end, missing=number)
             chunks.append(chunk)

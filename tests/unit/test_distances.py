@@ -78,9 +78,19 @@ def test_ties_go_to_the_smaller_id():
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_hits_are_ordered_as_by_a_lexsort_whatever_the_signs(metric: Metric):
+    random = np.random.default_rng(3)
+    owners, ids = random.integers(7, size=3_000), random.permutation(3_000)
+    values = random.choice(np.array([0.0, -0.0, 1e-45, -1e-45, 1, -1, 0.5, 3e38, -3e38], np.float32), 3_000)
+    values = np.abs(values) if metric == "L2" else values
+    expected = np.lexsort((ids, values if metric == "L2" else -values, owners))
+    np.testing.assert_array_equal(nearest_first(owners, ids, values, metric), expected)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_the_pairs_of_many_queries_have_the_bits_that_each_has_alone(metric: Metric):
     vectors, random = random_vectors(200, 37), np.random.default_rng(2)
-    owners, rows = random.integers(5, size=400), random.integers(200, size=400)
+    owners, rows = np.sort(random.integers(5, size=4_000)), random.integers(200, size=4_000)
     pairs = zip(owners, rows, strict=True)
     alone = [distances_to(vectors[owner], vectors, np.array([row]), metric)[0] for owner, row in pairs]
     np.testing.assert_array_equal(exact_distances(vectors[:5], owners, vectors, rows, metric), alone)

@@ -173,15 +173,15 @@ def search_part(
         with_places=part is not None,
         explanation=explanation,
     )
-    for run in _runs([len(rows) for rows in candidates]):
-        rows = np.concatenate(candidates[run])
-        owners = np.repeat(np.arange(run.start, run.stop), [len(found) for found in candidates[run]])
+    for run, pairs in _runs(candidates.counts):
+        rows = candidates.rows[pairs]
+        owners = np.arange(run.start, run.stop).repeat(candidates.counts[run])
         distances = exact_distances(queries, owners, vectors, rows, metric)
         if radius is not None or range_filter is not None:
             inside = within(distances, metric, radius, range_filter)
             rows, owners, distances = rows[inside], owners[inside], distances[inside]
         places = None if part is None else to_places(part, rows)
-        _put(hits, owners, segment.rows.ids_at(rows), distances, places)
+        _put(hits, run, owners, segment.rows.ids_at(rows), distances, places=places)
     return hits
 
 
@@ -211,43 +211,61 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     are_hits = [np.arange(part.ids.shape[1]) < part.counts[:, np.newaxis] for part in parts]
     _put(
         merged,
+        slice(0, len(merged.counts)),
         np.concatenate([np.nonzero(is_hit)[0] for is_hit in are_hits]),
         np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
         np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
-        np.concatenate([rows[is_hit] for rows, is_hit in zip(places, are_hits, strict=True)]) if places else None,
+        places=np.concatenate([rows[is_hit] for rows, is_hit in zip(places, are_hits, strict=True)])
+        if places
+        else None,
     )
     return merged
 
 
-def _put(hits: Hits, owners: RowNumbers, ids: Ids, distances: Distances, places: Places | None) -> None:
+def _put(hits: Hits, run: slice, owners: RowNumbers, ids: Ids, distances: Distances, *, places: Places | None) -> None:
     """Put the nearest of some pairs of a query and a row in the place of their query's padding, while there is room.
 
     Args:
-        owners: of each pair the number of its query, of which there are no hits yet.
+        run: the queries that the pairs are of, of which there are no hits yet.
+        owners: of each pair the number of its query.
     """
+    if not len(owners):
+        return
     order = nearest_first(owners, ids, distances, hits.metric)
-    owners = owners[order]
-    counts = np.bincount(owners, minlength=len(hits.counts))
-    ranks = np.arange(len(order)) - (np.cumsum(counts) - counts)[owners]
-    has_room = ranks < hits.ids.shape[1]
-    order, where = order[has_room], (owners[has_room], ranks[has_room])
-    hits.counts[:] += np.minimum(counts, hits.ids.shape[1])
-    hits.ids[where] = ids[order]
-    hits.distances[where] = distances[order]
-    if hits.places is not None and places is not None:
-        hits.places[where] = places[order]
+    width = hits.ids.shape[1]
+    found = np.bincount(owners - run.start, minlength=run.stop - run.start)
+    hits.counts[run] = np.minimum(found, width)
+    ranks = np.arange(width)
+    chosen = (found.cumsum() - found)[:, np.newaxis] + ranks
+    is_padding = ranks >= found[:, np.newaxis]
+    has_padding = is_padding.any()
+    if has_padding:
+        chosen[is_padding] = 0
+    best = order.take(chosen)
+    for all_hits, values in ((hits.ids, ids), (hits.distances, distances), (hits.places, places)):
+        if all_hits is not None and values is not None:
+            if has_padding:
+                np.copyto(all_hits[run], values.take(best), where=~is_padding)
+            else:
+                all_hits[run] = values.take(best)
 
 
-def _runs(pairs: Sequence[int]) -> Iterator[slice]:
-    """Cut queries into runs of at most so many pairs that what is computed of a run stays small, or of one query."""
-    start = total = 0
-    for query, count in enumerate(pairs):
-        if query > start and total + count > _PAIRS_AT_ONCE:
-            yield slice(start, query)
-            start, total = query, 0
-        total += count
-    if pairs:
-        yield slice(start, len(pairs))
+def _runs(counts: RowNumbers) -> Iterator[tuple[slice, slice]]:
+    """Cut queries into runs of at most so many pairs that what is computed of a run stays small, or of one query.
+
+    Args:
+        counts: how many pairs each query has.
+
+    Yields:
+        The queries of a run, and their pairs.
+    """
+    ends = counts.cumsum()
+    start = first = 0
+    while start < len(counts):
+        stop = max(start + 1, int(ends.searchsorted(first + _PAIRS_AT_ONCE, side="right")))
+        end = int(ends[stop - 1])
+        yield slice(start, stop), slice(first, end)
+        start, first = stop, end
 
 
 def _padded(

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from nearmq_index_store.deletes import DeletedRows
-from nearmq_index_store.distances import FloatMatrix, RowNumbers
+from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.filters import Filter
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.exact import is_copied
 from nearmq_index_store.indexes.protocol import NarrowedIndex, SearchParams
 from nearmq_index_store.narrowed import Narrowed
@@ -60,7 +61,7 @@ def find_candidates(
     deleted: DeletedRows,
     condition: Filter | None,
     near_end: float | None,
-) -> tuple[list[RowNumbers], Explanation]:
+) -> tuple[Candidates, Explanation]:
     """Choose a way, and the rows among which each query's hits are.
 
     Args:
@@ -87,19 +88,18 @@ def find_candidates(
 
 def _among(
     narrowed: Narrowed, queries: FloatMatrix, limit: int, params: SearchParams | None, near_end: float | None
-) -> tuple[list[RowNumbers], SearchParams | None, int]:
+) -> tuple[Candidates, SearchParams | None, int]:
     """Search among some rows, exactly without params; return also those that the index had, and how many exactly."""
     if not narrowed.allowed.count:
-        return [np.empty(0, dtype=np.int64)] * len(queries), None, len(queries)
+        return Candidates.of([np.empty(0, dtype=np.int64)] * len(queries)), None, len(queries)
     index = None if params is None else narrowed.index
     if params is None or index is None or _is_exact(narrowed, index, params):
         return narrowed.exact().nearest(queries, limit, near_end), None, len(queries)
     found = index.candidates(queries, limit, params)
-    short = [query for query, rows in enumerate(found) if rows is None]
-    if short:
-        for query, rows in zip(short, narrowed.exact().nearest(queries[short], limit), strict=True):
-            found[query] = rows
-    return [rows for rows in found if rows is not None], index.widened(params), len(short)
+    short = found.without()
+    if len(short):
+        found = found.filled(short, narrowed.exact().nearest(queries[short], limit))
+    return found, index.widened(params), len(short)
 
 
 def _is_exact(narrowed: Narrowed, index: NarrowedIndex, params: SearchParams) -> bool:

@@ -2,6 +2,7 @@
 
 from nearmq_index_store.distances import FloatMatrix, RowNumbers
 from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.flat import FlatIndex
 from nearmq_index_store.schema import Metric
 
@@ -34,7 +35,7 @@ class ExactScan:
         numbers = allowed.numbers()
         return cls(FlatIndex(vectors[numbers], metric), numbers=numbers)
 
-    def nearest(self, queries: FloatMatrix, limit: int, near_end: float | None = None) -> list[RowNumbers]:
+    def nearest(self, queries: FloatMatrix, limit: int, near_end: float | None = None) -> Candidates:
         """Return what FlatIndex.nearest does, of the allowed rows."""
         found = self._scan.nearest(queries, limit, allowed=self._mask, near_end=near_end)
-        return found if self._numbers is None else [self._numbers[rows] for rows in found]
+        return found if self._numbers is None else found.taken(self._numbers)

@@ -17,6 +17,7 @@ from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, RowNumbers
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.params import check_params
 from nearmq_index_store.indexes.protocol import BuiltIndex, Grid, SearchParams, no_report
 from nearmq_index_store.indexes.recall_table import RecallPoint
@@ -97,7 +98,7 @@ class FlatIndex:
         self.rows_nbytes = vectors.nbytes
         self._scan = Scan(vectors, metric, measured)
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the rows that certainly hold the nearest `limit` ones, ties included."""
         return self.nearest(queries, limit)
 
@@ -113,7 +114,7 @@ class FlatIndex:
     @may_overflow
     def nearest(
         self, queries: FloatMatrix, limit: int, *, allowed: AllowedRows | None = None, near_end: float | None = None
-    ) -> list[RowNumbers]:
+    ) -> Candidates:
         """Return the rows that certainly hold the nearest `limit` ones, ties included.
 
         Args:
@@ -136,7 +137,7 @@ class FlatIndex:
                 else:
                     found.append(closest_beyond(line, limit, slack, float(near_keys[query])))
         # Refused rows are left where there are fewer allowed ones than the limit, or nothing is known of the keys.
-        return found if allowed is None else [allowed.among(rows) for rows in found]
+        return Candidates.of(found if allowed is None else [allowed.among(rows) for rows in found])
 
 
 def flat_instead(rows: int) -> BuiltIndex:

@@ -20,11 +20,11 @@ Source: Malkov and Yashunin, arXiv:1603.09320.
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hnswlib
 import numpy as np
@@ -33,7 +33,8 @@ import numpy.typing as npt
 from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, row_blocks, unit_vectors
 from nearmq_index_store.errors import IndexCorrupt
-from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.allowed import AllowedRows, Mask
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.exact import is_copied
 from nearmq_index_store.indexes.flat import FlatIndex, flat_instead
 from nearmq_index_store.indexes.hnsw_file import Graph, read_graph, write_graph
@@ -189,14 +190,6 @@ class Hnsw:
             return HnswIndex(hnswlib.Index(params=state), vectors, metric)
 
 
-class _Wanted(NamedTuple):
-    """What a walk is for, as `HnswIndex.walk` has it."""
-
-    limit: int
-    allowed: AllowedRows | None
-    enough: int
-
-
 class HnswIndex:
     """A loaded graph."""
 
@@ -209,15 +202,13 @@ class HnswIndex:
         """Write the graph, with its vectors, as a file that hnswlib loads; labels are row numbers."""
         self._graph.save_index(str(path))
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
-        """Return of what walks of width ef find all that may be nearest; every row where ef reaches their number."""
-        rows = len(self._vectors)
-        if params.ef >= rows:
-            return [np.arange(rows)] * len(queries)
-        return [
-            self._exact.nearest(queries[i : i + 1], params.ef)[0] if found is None else found
-            for i, found in enumerate(self.walk(queries, params.ef, limit))
-        ]
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
+        """Return of what walks of width ef find all that may be nearest; of all rows where ef reaches their number."""
+        if params.ef >= len(self._vectors):
+            return self._exact.nearest(queries, limit)
+        found, _ = self.walk(queries, params.ef, limit)
+        stranded = found.without()
+        return found.filled(stranded, self._exact.nearest(queries[stranded], params.ef)) if len(stranded) else found
 
     def among(self, allowed: AllowedRows) -> "HnswAmong":
         """Walk wider, and keep the rows allowed."""
@@ -225,7 +216,7 @@ class HnswIndex:
 
     def walk(
         self, queries: FloatMatrix, ef: int, limit: int, *, allowed: AllowedRows | None = None, enough: int = 0
-    ) -> list[RowNumbers | None]:
+    ) -> tuple[Candidates, RowNumbers]:
         """Return of the rows that each query's walk finds those that may be among the nearest.
 
         Args:
@@ -235,46 +226,48 @@ class HnswIndex:
             enough: how many allowed rows have to be found.
 
         Returns:
-            For each query row numbers; None where its walk was stranded, or found too few.
+            For each query row numbers, none where its walk was stranded or found too few; and the numbers of the
+            queries whose walks found too few.
         """
         walked = unit_vectors(queries) if self._metric == "COSINE" else queries
-        wanted = _Wanted(limit, allowed, enough)
-        found: list[RowNumbers | None] = []
         step = max(1, _LABELS_AT_ONCE // ef)
+        found, short = [], [np.empty(0, np.int64)]
         for start in range(0, len(queries), step):
-            for block, rows, distances in self._walk(walked[start : start + step], ef):
-                found += [None] if rows is None else self._nearest(block, rows, distances, wanted)
-        return found
+            candidates, is_short = self._nearest(walked[start : start + step], ef, limit, allowed, enough)
+            found.append(candidates)
+            short.append(np.flatnonzero(is_short) + start)
+        return Candidates.joined(found), np.concatenate(short)
 
-    def _walk(self, walked: FloatMatrix, ef: int) -> Iterator[tuple[FloatMatrix, RowNumbers | None, FloatMatrix]]:
-        """Yield queries, and the rows and distances of their walks, nearest first; None with one that is stranded."""
+    def _nearest(
+        self, walked: FloatMatrix, ef: int, limit: int, allowed: AllowedRows | None, enough: int
+    ) -> tuple[Candidates, Mask]:
+        """Walk, and cut what is found to what counts, and may be among the nearest; say also who found too few."""
+        rows, distances, is_stranded = self._walk(walked, ef)
+        kept, is_short = None, np.zeros(len(rows), np.bool_)
+        last = distances[:, min(limit, ef) - 1]
+        if allowed is not None:
+            kept = allowed.mask[rows]
+            counts = kept.cumsum(axis=1)
+            last = distances[np.arange(len(rows)), np.minimum((counts < limit).sum(axis=1), ef - 1)]
+            is_short = (counts[:, -1] < enough) & ~is_stranded
+        # Written so that NaN, of which nothing is known, stays in.
+        near = ~(distances > self._cut(walked, last)[:, np.newaxis])
+        if kept is not None:
+            near &= kept
+        near[is_short | is_stranded] = False
+        return Candidates(rows[near], near.sum(axis=1)), is_short
+
+    def _walk(self, walked: FloatMatrix, ef: int) -> tuple[npt.NDArray[np.int64], FloatMatrix, Mask]:
+        """Return the rows and distances of each walk, nearest first, shape (n, ef), and which walks were stranded."""
         try:
             # One native thread a call: callers run segments and batches in parallel, and a second thread costs 70 us.
             labels, distances = self._graph.knn_query(walked, k=ef, num_threads=1)
         except RuntimeError:
             if len(walked) == 1:
-                yield walked, None, np.empty((1, 0), np.float32)
-                return
-            for i in range(len(walked)):
-                yield from self._walk(walked[i : i + 1], ef)
-        else:
-            yield walked, labels.astype(np.int64), distances
-
-    def _nearest(
-        self, walked: FloatMatrix, rows: RowNumbers, distances: FloatMatrix, wanted: "_Wanted"
-    ) -> list[RowNumbers | None]:
-        """Cut what walks have found to what counts, and may be among the nearest."""
-        limit, allowed, enough = wanted
-        kept = np.ones(rows.shape, np.bool_) if allowed is None else allowed.mask[rows]
-        counts = kept.cumsum(axis=1)
-        last = np.where(counts[:, -1] < limit, rows.shape[1] - 1, (counts >= limit).argmax(axis=1))
-        # Written so that NaN, of which nothing is known, stays in.
-        cut = self._cut(walked, distances[np.arange(len(rows)), last])
-        kept &= ~(distances > cut[:, np.newaxis])
-        return [
-            None if count < enough else line[keep]
-            for line, keep, count in zip(rows, kept, counts[:, -1].tolist(), strict=True)
-        ]
+                return np.zeros((1, ef), np.int64), np.zeros((1, ef), np.float32), np.ones(1, np.bool_)
+            rows, apart, stranded = zip(*(self._walk(walked[i : i + 1], ef) for i in range(len(walked))), strict=True)
+            return np.concatenate(rows), np.concatenate(apart), np.concatenate(stranded)
+        return labels.view(np.int64), distances, np.zeros(len(walked), np.bool_)
 
     def _cut(self, walked: FloatMatrix, nearness: FloatVector) -> npt.NDArray[np.float64]:
         """Return for each query the distance of hnswlib's beyond which no row is as near as one at this distance.
@@ -329,13 +322,14 @@ class HnswAmong:
         rows_a_step = _ROWS_SCANNED_A_STEP if is_copied(self._allowed) else _ALL_ROWS_SCANNED_A_STEP
         return rows_a_step * self.widened(params).ef
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers | None]:
-        """Return the allowed rows that wider walks find; None where they are too few, or the walk was stranded."""
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
+        """Return the allowed rows that wider walks find; none where they are too few, or a walk was stranded."""
         ef = self.widened(params).ef
         enough = min(params.candidates, self._allowed.count)
         if ef >= self._allowed.rows:
-            return [self._allowed.numbers()] * len(queries)
-        return self._index.walk(queries, ef, limit, allowed=self._allowed, enough=enough)
+            return Candidates.same(self._allowed.numbers(), len(queries))
+        found, _ = self._index.walk(queries, ef, limit, allowed=self._allowed, enough=enough)
+        return found
 
 
 def _insert(graph: Any, vectors: FloatMatrix, rows: RowNumbers, metric: Metric, *, threads: int) -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from nearmq_index_store.blobs.protocol import Buffer
-from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
+from nearmq_index_store.distances import FloatMatrix, row_blocks
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
 from nearmq_index_store.indexes._faiss import Bits, Coder, table_bytes
 from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.cells import (
     DEFAULT_NLIST,
     NLIST,
@@ -157,12 +158,13 @@ class CodedIndex:
         self._vectors = vectors
         self._metric = metric
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the rows whose codes are nearest in the cells visited, nearest first, as many as the params say."""
-        return [
-            self._exact.nearest(queries[i : i + 1], params.candidates)[0] if found is None else found
-            for i, found in enumerate(self.scan(queries, params, min(params.candidates, len(self._vectors))))
-        ]
+        found = self.scan(queries, params, min(params.candidates, len(self._vectors)))
+        without = found.without()
+        return (
+            found.filled(without, self._exact.nearest(queries[without], params.candidates)) if len(without) else found
+        )
 
     def among(self, allowed: AllowedRows) -> "CodedAmong":
         """Scan the codes of allowed rows, in as many cells as hold enough of them."""
@@ -176,23 +178,23 @@ class CodedIndex:
         wanted: int,
         bits: Bits | None = None,
         counts: CellCounts | None = None,
-    ) -> list[RowNumbers | None]:
+    ) -> Candidates:
         """Return the `wanted` rows that seem nearest to each query, only allowed ones where their bits are given.
 
-        None stands for a query whose values, or the rows', are so large that float32 distances are no numbers.
+        A query has none when its values, or the rows', are so large that float32 distances are no numbers.
         """
         indexed = as_indexed(queries, self._metric)
-        found: list[RowNumbers | None] = []
+        found = []
         step = max(1, _FOUND_AT_ONCE // wanted)
         for some, visited in self._visits.choose(indexed, params.nprobe, wanted, counts):
             distances = self._visits.distances(indexed[some], visited)
             for start in range(0, len(visited.cells), step):
                 chunk = slice(start, start + step)
-                rows_of_chunk = self._coder.scan(
-                    indexed[some][chunk], visited.cells[chunk], distances[chunk], wanted, bits
-                )
-                found += [None if rows.min() < 0 else rows for rows in rows_of_chunk]
-        return found
+                cells = visited.cells[chunk]
+                rows_of_chunk = self._coder.scan(indexed[some][chunk], cells, distances[chunk], wanted, bits)
+                is_whole = rows_of_chunk.min(axis=1) >= 0
+                found.append(Candidates(rows_of_chunk[is_whole].reshape(-1), wanted * is_whole))
+        return Candidates.joined(found)
 
     @cached_property
     def _exact(self) -> FlatIndex:
@@ -222,7 +224,7 @@ class CodedAmong:
         nprobe, nlist = self.widened(params).nprobe, len(self._counts.counts)
         return nprobe * self._allowed.count // nlist + nprobe * _ROWS_SCANNED_A_CELL
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers | None]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the allowed rows whose codes are nearest in the cells visited, as many as the params say."""
         wanted = min(params.candidates, self._allowed.count)
         return self._index.scan(queries, params, wanted, self._bits, self._counts)

@@ -20,6 +20,7 @@ from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, RowNumbers
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.allowed import AllowedRows, Mask
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.cell_scan import Among, CellScan
 from nearmq_index_store.indexes.cells import (
     DEFAULT_NLIST,
@@ -132,7 +133,7 @@ class IvfFlatIndex:
         by_position = vectors if self._order is None else vectors[self._order]
         self._scan = CellScan(cells.offsets, by_position, metric, measured)
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the rows that certainly hold the nearest `limit` ones of the cells visited, ties included."""
         return self.visit(queries, limit, params)
 
@@ -148,14 +149,15 @@ class IvfFlatIndex:
         params: SearchParams,
         refused: Mask | None = None,
         counts: CellCounts | None = None,
-    ) -> list[RowNumbers]:
+    ) -> Candidates:
         """Return what `candidates` does, without rows that are refused (by position); `counts` has all others."""
         indexed = as_indexed(queries, self._metric)
         among = None if refused is None or counts is None else Among(refused, counts.counts)
         found: list[RowNumbers] = []
         for chunk, visited in self._visits.choose(indexed, params.nprobe, params.candidates, counts):
             found += self._scan.nearest(queries[chunk], visited.cells, limit, among)
-        return found if self._order is None else [self._order[positions] for positions in found]
+        candidates = Candidates.of(found)
+        return candidates if self._order is None else candidates.taken(self._order)
 
 
 class IvfFlatAmong:
@@ -181,6 +183,6 @@ class IvfFlatAmong:
         nprobe = self.widened(params).nprobe
         return nprobe * len(self._refused) // len(self._counts.counts) + nprobe * _ROWS_SCANNED_A_CELL
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers | None]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the allowed rows that certainly hold the nearest `limit` ones of the cells visited, ties included."""
-        return [*self._index.visit(queries, limit, params, self._refused, self._counts)]
+        return self._index.visit(queries, limit, params, self._refused, self._counts)

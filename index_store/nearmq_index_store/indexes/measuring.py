@@ -193,12 +193,11 @@ def _nearest(subject: _Subject, queries: Queries, limit: int, rows: slice, exact
     wanted = limit + (queries.rows is not None)
     allowed = None if queries.present is None else AllowedRows(queries.present.mask[rows])
     found = exact.nearest(queries.vectors, wanted, allowed=allowed)
-    counts = [len(of_query) for of_query in found]
-    owners, numbers = np.repeat(np.arange(len(found)), counts), np.concatenate(found)
-    distances = exact_distances(queries.vectors, owners, subject.vectors[rows], numbers, subject.field.metric)
+    owners = np.repeat(np.arange(len(found)), found.counts)
+    distances = exact_distances(queries.vectors, owners, subject.vectors[rows], found.rows, subject.field.metric)
     farness = distances if subject.field.metric == "L2" else -distances
-    ends = np.cumsum(counts)[:-1]
-    return list(map(_Near, np.split(numbers + rows.start, ends), np.split(farness, ends)))
+    ends = np.cumsum(found.counts)[:-1]
+    return list(map(_Near, np.split(found.rows + rows.start, ends), np.split(farness, ends)))
 
 
 def _truth(queries: Queries, query: int, limit: int, near: Sequence[_Near]) -> RowNumbers:

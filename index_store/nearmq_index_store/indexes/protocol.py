@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from nearmq_index_store.blobs.protocol import Buffer
-from nearmq_index_store.distances import FloatMatrix, RowNumbers
+from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.indexes.allowed import AllowedRows
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.recall_table import RecallPoint, RecallTable
 from nearmq_index_store.schema import Metric, VectorField
 
@@ -83,7 +84,7 @@ class BuiltIndex:
 class VectorIndex(Protocol):
     """An opened index of one field of one segment; immutable, searched by any number of threads at once."""
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Choose for each query the rows among which its hits are.
 
         What a query gets depends on itself, the params and the limit, not on the rest of the batch; and the best
@@ -96,7 +97,7 @@ class VectorIndex(Protocol):
             params: what this kind's `resolve` returned.
 
         Returns:
-            For each query its row numbers, int64, in no promised order, none twice.
+            For each query its row numbers, in no promised order.
         """
         ...
 
@@ -124,11 +125,11 @@ class NarrowedIndex(Protocol):
         """Return how many rows an exact scan ranks in the time that one query takes here, by measured rule."""
         ...
 
-    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> list[RowNumbers | None]:
+    def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Choose candidates among the allowed rows, as VectorIndex does among all; `params` are not widened.
 
         Returns:
-            For each query its allowed row numbers, at least min(limit, allowed rows) of them; or None where so few
+            For each query its allowed row numbers, at least min(limit, allowed rows) of them; or none where so few
             allowed rows lie where the index looks that only an exact scan finds the nearest.
         """
         ...

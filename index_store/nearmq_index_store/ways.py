@@ -14,8 +14,8 @@ from nearmq_index_store.deletes import DeletedRows
 from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.filters import Filter
 from nearmq_index_store.indexes.candidates import Candidates
-from nearmq_index_store.indexes.exact import is_copied
-from nearmq_index_store.indexes.protocol import NarrowedIndex, SearchParams
+from nearmq_index_store.indexes.exact import scanned_rows
+from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.narrowed import Narrowed
 from nearmq_index_store.segment import Segment
 
@@ -32,7 +32,8 @@ class Explanation:
         allowed: how many the search may return: not deleted, and let through by the filter.
         index: the kind of the segment's index, which is FLAT where the declared one was not built.
         way: through the index, or by an exact scan.
-        params: with which the index was searched, widened to the share of allowed rows; empty for an exact scan.
+        params: with which the index was searched, widened to the share of allowed rows (and further for queries that
+            found too few); empty for an exact scan.
         cached: whether the mask of the allowed rows was there already; False without filter and deletes.
         exact_queries: how many queries were answered exactly, all or those for which the index found too few rows.
     """
@@ -93,19 +94,13 @@ def _among(
     if not narrowed.allowed.count:
         return Candidates.of([np.empty(0, dtype=np.int64)] * len(queries)), None, len(queries)
     index = None if params is None else narrowed.index
-    if params is None or index is None or _is_exact(narrowed, index, params):
+    if params is None or index is None or scanned_rows(narrowed.allowed) <= index.cost(params):
         return narrowed.exact().nearest(queries, limit, near_end), None, len(queries)
     found = index.candidates(queries, limit, params)
     short = found.without()
     if len(short):
         found = found.filled(short, narrowed.exact().nearest(queries[short], limit))
     return found, index.widened(params), len(short)
-
-
-def _is_exact(narrowed: Narrowed, index: NarrowedIndex, params: SearchParams) -> bool:
-    allowed = narrowed.allowed
-    scanned = allowed.count if is_copied(allowed) else allowed.rows
-    return scanned <= index.cost(params)
 
 
 def _explain(

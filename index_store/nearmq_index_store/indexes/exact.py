@@ -19,6 +19,11 @@ def is_copied(allowed: AllowedRows, *, at_once: bool = False) -> bool:
     return allowed.share <= (_COPIED_AT_ONCE if at_once else _MOST_COPIED)
 
 
+def scanned_rows(allowed: AllowedRows) -> int:
+    """Return how many rows a repeated exact scan of the allowed ones ranks: those that were copied, or all."""
+    return allowed.count if is_copied(allowed) else allowed.rows
+
+
 class ExactScan:
     """Ranks allowed rows by approximate keys, and misses none of the nearest."""
 

@@ -35,7 +35,7 @@ from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, l
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.allowed import AllowedRows, Mask
 from nearmq_index_store.indexes.candidates import Candidates
-from nearmq_index_store.indexes.exact import is_copied
+from nearmq_index_store.indexes.exact import is_copied, scanned_rows
 from nearmq_index_store.indexes.flat import FlatIndex, flat_instead
 from nearmq_index_store.indexes.hnsw_file import Graph, read_graph, write_graph
 from nearmq_index_store.indexes.measuring import Queries, held_out, measure
@@ -81,6 +81,11 @@ _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 #: Standard deviations of the number of allowed rows that a walk finds, by which it is widened to find enough.
 _SPREADS = 3
+
+#: How much wider a query is walked again that found too few allowed rows. Twice or four times finds enough sooner, but
+#: misses more of the nearest: of queries whose nearest tenth to third of the rows is not allowed (200,000 x 128
+#: synthetic ones) recall is 0.984 to 0.995 and 0.990 to 0.996, with eight times 0.990 to 0.998.
+_WIDER = 8
 
 #: Recall is measured at values of ef that rise by this.
 _EF_STEP = 1.6
@@ -300,8 +305,10 @@ class HnswAmong:
     So wide that ef allowed rows were found, by the inverse itself, recall would only rise: on 29,000 x 384 real vectors
     it is 0.980 unfiltered, 0.977, 0.981, 0.986 with 90, 50, 25 % allowed at random, and 0.982, 0.989, 0.996 if wider.
 
-    Where the filter goes with the query, a walk may find few allowed rows however wide it is; such a query is left to
-    an exact scan. Of 18 filters that went with or against the queries, recall was 0.976 at the least.
+    Where the filter goes with the query, a walk may find few allowed rows; such a query is walked again, much wider, as
+    long as that takes less than half the time of an exact scan, to which it is left at last. As many times as many have
+    to be found then, for it is at their edge that walks miss rows. Of 18 filters that went with or against the queries,
+    recall was 0.976 at the least.
     """
 
     nbytes = 0
@@ -319,8 +326,7 @@ class HnswAmong:
 
     def cost(self, params: SearchParams) -> int:
         """Return how many rows an exact scan ranks in the time of one walk."""
-        rows_a_step = _ROWS_SCANNED_A_STEP if is_copied(self._allowed) else _ALL_ROWS_SCANNED_A_STEP
-        return rows_a_step * self.widened(params).ef
+        return self._rows_a_step * self.widened(params).ef
 
     def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the allowed rows that wider walks find; none where they are too few, or a walk was stranded."""
@@ -328,8 +334,17 @@ class HnswAmong:
         enough = min(params.candidates, self._allowed.count)
         if ef >= self._allowed.rows:
             return Candidates.same(self._allowed.numbers(), len(queries))
-        found, _ = self._index.walk(queries, ef, limit, allowed=self._allowed, enough=enough)
+        found, short = self._index.walk(queries, ef, limit, allowed=self._allowed, enough=enough)
+        while len(short) and 2 * self._rows_a_step * _WIDER * ef <= scanned_rows(self._allowed):
+            ef, enough = _WIDER * ef, min(_WIDER * enough, self._allowed.count)
+            again, still_short = self._index.walk(queries[short], ef, limit, allowed=self._allowed, enough=enough)
+            found, short = found.filled(short, again), short[still_short]
         return found
+
+    @property
+    def _rows_a_step(self) -> int:
+        """How many rows an exact scan ranks in the time of a walk's step."""
+        return _ROWS_SCANNED_A_STEP if is_copied(self._allowed) else _ALL_ROWS_SCANNED_A_STEP
 
 
 def _insert(graph: Any, vectors: FloatMatrix, rows: RowNumbers, metric: Metric, *, threads: int) -> None:

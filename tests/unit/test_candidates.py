@@ -34,5 +34,10 @@ def test_queries_that_have_none_get_those_of_others():
     assert lists(found.filled(np.array([3]), of([8]))) == [[5, 3], [], [7], [8], [1, 2, 9]]
 
 
+def test_rows_that_are_not_allowed_are_left_out():
+    allowed = np.isin(np.arange(10), [1, 2, 3, 7])
+    assert lists(of(*FOUND, [8]).among(allowed)) == [[3], [], [7], [], [1, 2], []]
+
+
 def test_positions_are_turned_into_row_numbers():
     assert lists(of([2, 0], [1]).taken(np.array([10, 20, 30]))) == [[30, 10], [20]]

@@ -33,7 +33,3 @@ class AllowedRows:
     def numbers(self) -> RowNumbers:
         """The row numbers, ascending."""
         return np.flatnonzero(self.mask)
-
-    def among(self, numbers: RowNumbers) -> RowNumbers:
-        """Return those of some row numbers that are allowed, in their order."""
-        return numbers[self.mask[numbers]]

@@ -60,6 +60,12 @@ class Candidates:
         by_query = np.concatenate(owners).argsort(kind="stable")
         return Candidates(np.concatenate([self.rows, others.rows])[by_query], counts)
 
+    def among(self, allowed: npt.NDArray[np.bool_]) -> "Candidates":
+        """Leave out all rows but those that are allowed, by row number."""
+        kept = allowed[self.rows]
+        owners = np.arange(len(self)).repeat(self.counts)
+        return Candidates(self.rows[kept], np.bincount(owners[kept], minlength=len(self)))
+
     def taken(self, numbers: RowNumbers) -> "Candidates":
         """Return, where rows are positions in an array of row numbers, the row numbers."""
         return Candidates(numbers[self.rows], self.counts)

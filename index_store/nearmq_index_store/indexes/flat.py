@@ -14,14 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from nearmq_index_store.blobs.protocol import Buffer
-from nearmq_index_store.distances import FloatMatrix, RowNumbers
+from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.allowed import AllowedRows
 from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.params import check_params
 from nearmq_index_store.indexes.protocol import BuiltIndex, Grid, SearchParams, no_report
 from nearmq_index_store.indexes.recall_table import RecallPoint
-from nearmq_index_store.indexes.scan import KEYS_AT_ONCE, Measured, Scan, closest, closest_beyond, may_overflow
+from nearmq_index_store.indexes.scan import (
+    KEYS_AT_ONCE,
+    Measured,
+    Scan,
+    closest_beyond,
+    closest_of_each,
+    may_overflow,
+)
 from nearmq_index_store.schema import Metric, VectorField
 
 #: Vectors of up to so many bytes have no file: to measure them takes a third of a millisecond.
@@ -124,20 +131,21 @@ class FlatIndex:
         prepared = self._scan.prepare(queries)
         refused = None if allowed is None else ~allowed.mask
         near_keys = None if near_end is None else self._scan.key_at(queries, near_end)
-        found: list[RowNumbers] = []
+        found = []
         step = max(1, KEYS_AT_ONCE // self._rows)
         for start in range(0, len(queries), step):
-            keys = self._scan.keys(prepared.queries[start : start + step], 0, self._rows)
+            chunk = slice(start, start + step)
+            keys, slacks = self._scan.keys(prepared.queries[chunk], 0, self._rows), prepared.slack[chunk]
             if refused is not None:
                 np.copyto(keys, np.inf, where=refused)
-            for query, line in enumerate(keys, start):
-                slack = float(prepared.slack[query])
-                if near_keys is None:
-                    found.append(closest(line, limit, slack))
-                else:
-                    found.append(closest_beyond(line, limit, slack, float(near_keys[query])))
-        # Refused rows are left where there are fewer allowed ones than the limit, or nothing is known of the keys.
-        return Candidates.of(found if allowed is None else [allowed.among(rows) for rows in found])
+            if near_keys is None:
+                near = closest_of_each(keys, limit, slacks)
+            else:
+                lines = zip(keys, slacks.tolist(), near_keys[chunk].tolist(), strict=True)
+                near = Candidates.of([closest_beyond(line, limit, slack, end) for line, slack, end in lines])
+            # Refused rows are left where there are fewer allowed ones than the limit, or nothing is known of the keys.
+            found.append(near if allowed is None else near.among(allowed.mask))
+        return Candidates.joined(found)
 
 
 def flat_instead(rows: int) -> BuiltIndex:

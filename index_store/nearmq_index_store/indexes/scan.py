@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, unit_vectors
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.schema import Metric
 
 #: For all that calls what is below: keys may leave the range of float32, or be unknown.
@@ -35,6 +36,9 @@ FEW_QUERIES = 4
 _SHORTEST, _LONGEST = 1e-15, 1e15
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+#: Keys of several lines that are looked at together: 512 KiB, which stay in the cache.
+_KEYS_TOGETHER = 1 << 17
 
 #: Into how many strided runs a row of keys is folded to bound the limit-th smallest one.
 _FOLDS = 32
@@ -175,6 +179,30 @@ def cut(keys: FloatMatrix | FloatVector, limit: int, slack: float | npt.NDArray[
 def above(bounds: npt.NDArray[np.float64]) -> FloatVector:
     """Return float32 values that are above the bounds, though hardly; infinity where there are none."""
     return np.nextafter(bounds.astype(np.float32), np.float32(np.inf))
+
+
+def closest_of_each(keys: FloatMatrix, limit: int, slacks: npt.NDArray[np.float64]) -> Candidates:
+    """Return for each line of keys, shape (n, m), what `closest` does, and perhaps a few more."""
+    lines, length = keys.shape
+    if limit >= length:
+        return Candidates.same(np.arange(length), lines)
+    step = max(1, _KEYS_TOGETHER // length)
+    return Candidates.joined(
+        [
+            _closest_of_each(keys[some : some + step], limit, slacks[some : some + step])
+            for some in range(0, lines, step)
+        ]
+    )
+
+
+def _closest_of_each(keys: FloatMatrix, limit: int, slacks: npt.NDArray[np.float64]) -> Candidates:
+    lines, length = keys.shape
+    runs = length // _FOLDS
+    heads = keys if limit * 4 > runs else keys[:, : runs * _FOLDS].reshape(lines, _FOLDS, runs).min(axis=1)
+    # Written so that NaN keys, of which nothing is known, stay in.
+    found = np.flatnonzero(~(keys > cut(heads, limit, slacks)[:, np.newaxis]))
+    owners = found // length
+    return Candidates(found - owners * length, np.bincount(owners, minlength=lines))
 
 
 def closest_beyond(keys: FloatVector, limit: int, slack: float, near_end: float) -> RowNumbers:

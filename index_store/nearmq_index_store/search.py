@@ -236,18 +236,13 @@ def _put(hits: Hits, run: slice, owners: RowNumbers, ids: Ids, distances: Distan
     found = np.bincount(owners - run.start, minlength=run.stop - run.start)
     hits.counts[run] = np.minimum(found, width)
     ranks = np.arange(width)
-    chosen = (found.cumsum() - found)[:, np.newaxis] + ranks
-    is_padding = ranks >= found[:, np.newaxis]
-    has_padding = is_padding.any()
-    if has_padding:
-        chosen[is_padding] = 0
-    best = order.take(chosen)
+    firsts = found.cumsum() - found
+    # Beyond a query's last hit, there is another's; it is not copied.
+    best = order.take(firsts[:, np.newaxis] + ranks, mode="clip")
+    is_hit = True if found.min() >= width else ranks < found[:, np.newaxis]
     for all_hits, values in ((hits.ids, ids), (hits.distances, distances), (hits.places, places)):
         if all_hits is not None and values is not None:
-            if has_padding:
-                np.copyto(all_hits[run], values.take(best), where=~is_padding)
-            else:
-                all_hits[run] = values.take(best)
+            np.copyto(all_hits[run], values.take(best), where=is_hit)
 
 
 def _runs(counts: RowNumbers) -> Iterator[tuple[slice, slice]]:

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from nearmq_index_store.blobs.protocol import Buffer
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, row_blocks, unit_vectors
 from nearmq_index_store.errors import IndexCorrupt
-from nearmq_index_store.indexes.allowed import AllowedRows, Mask
+from nearmq_index_store.indexes.allowed import AllowedRows
 from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.exact import is_copied, scanned_rows
 from nearmq_index_store.indexes.flat import FlatIndex, flat_instead
@@ -76,6 +76,8 @@ _ROWS_SCANNED_A_STEP = 160
 #: The same where most rows are allowed and the scan is one of all rows. Of single queries: when a few rows are deleted,
 #: no search should take much longer than before.
 _ALL_ROWS_SCANNED_A_STEP = 48
+
+_NONE: RowNumbers = np.empty(0, dtype=np.int64)
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
@@ -236,43 +238,46 @@ class HnswIndex:
         """
         walked = unit_vectors(queries) if self._metric == "COSINE" else queries
         step = max(1, _LABELS_AT_ONCE // ef)
-        found, short = [], [np.empty(0, np.int64)]
+        found, short = [], [_NONE]
         for start in range(0, len(queries), step):
-            candidates, is_short = self._nearest(walked[start : start + step], ef, limit, allowed, enough)
+            candidates, of_block = self._nearest(walked[start : start + step], ef, limit, allowed, enough)
             found.append(candidates)
-            short.append(np.flatnonzero(is_short) + start)
-        return Candidates.joined(found), np.concatenate(short)
+            if len(of_block):
+                short.append(of_block + start)
+        return Candidates.joined(found), np.concatenate(short) if len(short) > 1 else _NONE
 
     def _nearest(
         self, walked: FloatMatrix, ef: int, limit: int, allowed: AllowedRows | None, enough: int
-    ) -> tuple[Candidates, Mask]:
-        """Walk, and cut what is found to what counts, and may be among the nearest; say also who found too few."""
-        rows, distances, is_stranded = self._walk(walked, ef)
-        kept, is_short = None, np.zeros(len(rows), np.bool_)
-        last = distances[:, min(limit, ef) - 1]
-        if allowed is not None:
-            kept = allowed.mask[rows]
+    ) -> tuple[Candidates, RowNumbers]:
+        """Walk, and cut what is found to what counts, and may be among the nearest; return also who found too few."""
+        rows, distances, stranded = self._walk(walked, ef)
+        if allowed is None:
+            # Written so that NaN, of which nothing is known, stays in.
+            near = ~(distances > self._cut(walked, distances[:, min(limit, ef) - 1])[:, np.newaxis])
+            short = _NONE
+        else:
+            kept = allowed.mask.take(rows)
             counts = kept.cumsum(axis=1)
-            last = distances[np.arange(len(rows)), np.minimum((counts < limit).sum(axis=1), ef - 1)]
-            is_short = (counts[:, -1] < enough) & ~is_stranded
-        # Written so that NaN, of which nothing is known, stays in.
-        near = ~(distances > self._cut(walked, last)[:, np.newaxis])
-        if kept is not None:
-            near &= kept
-        near[is_short | is_stranded] = False
-        return Candidates(rows[near], near.sum(axis=1)), is_short
+            last = np.minimum((counts < limit).sum(axis=1), ef - 1)
+            near = kept & ~(distances > self._cut(walked, distances[np.arange(len(rows)), last])[:, np.newaxis])
+            short = np.flatnonzero(counts[:, -1] < enough)
+            near[short] = False
+        if len(stranded):
+            near[stranded] = False
+            short = np.setdiff1d(short, stranded)
+        return Candidates(rows[near], near.sum(axis=1)), short
 
-    def _walk(self, walked: FloatMatrix, ef: int) -> tuple[npt.NDArray[np.int64], FloatMatrix, Mask]:
-        """Return the rows and distances of each walk, nearest first, shape (n, ef), and which walks were stranded."""
+    def _walk(self, walked: FloatMatrix, ef: int) -> tuple[npt.NDArray[np.int64], FloatMatrix, RowNumbers]:
+        """Return the rows and distances of each walk, nearest first, shape (n, ef), and whose walks were stranded."""
         try:
             # One native thread a call: callers run segments and batches in parallel, and a second thread costs 70 us.
             labels, distances = self._graph.knn_query(walked, k=ef, num_threads=1)
         except RuntimeError:
             if len(walked) == 1:
-                return np.zeros((1, ef), np.int64), np.zeros((1, ef), np.float32), np.ones(1, np.bool_)
+                return np.zeros((1, ef), np.int64), np.zeros((1, ef), np.float32), np.zeros(1, np.int64)
             rows, apart, stranded = zip(*(self._walk(walked[i : i + 1], ef) for i in range(len(walked))), strict=True)
-            return np.concatenate(rows), np.concatenate(apart), np.concatenate(stranded)
-        return labels.view(np.int64), distances, np.zeros(len(walked), np.bool_)
+            return np.concatenate(rows), np.concatenate(apart), np.flatnonzero(list(map(len, stranded)))
+        return labels.view(np.int64), distances, _NONE
 
     def _cut(self, walked: FloatMatrix, nearness: FloatVector) -> npt.NDArray[np.float64]:
         """Return for each query the distance of hnswlib's beyond which no row is as near as one at this distance.
@@ -319,18 +324,15 @@ class HnswAmong:
 
     def widened(self, params: SearchParams) -> SearchParams:
         """Widen ef; at least so far that rows allowed at random hardly ever turn out too few."""
-        share = self._allowed.share
-        spread = math.sqrt(params.candidates * (1 - share))
-        ef = max(params.ef / math.sqrt(share), (params.candidates + _SPREADS * spread) / share)
-        return SearchParams(ef=min(self._allowed.rows, math.ceil(ef)), candidates=params.candidates)
+        return SearchParams(ef=self._ef(params), candidates=params.candidates)
 
     def cost(self, params: SearchParams) -> int:
         """Return how many rows an exact scan ranks in the time of one walk."""
-        return self._rows_a_step * self.widened(params).ef
+        return self._rows_a_step * self._ef(params)
 
     def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
         """Return the allowed rows that wider walks find; none where they are too few, or a walk was stranded."""
-        ef = self.widened(params).ef
+        ef = self._ef(params)
         enough = min(params.candidates, self._allowed.count)
         if ef >= self._allowed.rows:
             return Candidates.same(self._allowed.numbers(), len(queries))
@@ -340,6 +342,12 @@ class HnswAmong:
             again, still_short = self._index.walk(queries[short], ef, limit, allowed=self._allowed, enough=enough)
             found, short = found.filled(short, again), short[still_short]
         return found
+
+    def _ef(self, params: SearchParams) -> int:
+        share = self._allowed.share
+        spread = math.sqrt(params.candidates * (1 - share))
+        ef = max(params.ef / math.sqrt(share), (params.candidates + _SPREADS * spread) / share)
+        return min(self._allowed.rows, math.ceil(ef))
 
     @property
     def _rows_a_step(self) -> int:

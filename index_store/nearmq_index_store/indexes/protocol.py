@@ -35,7 +35,8 @@ class SearchParams:
         candidates: rows that an IVF index looks at (IVF_FLAT) or re-ranks by exact distance (IVF_SQ8, IVF_PQ) at least:
             further cells are visited as long as those visited hold fewer, so that no row is missing from an answer
             because its cells were small. A power of two, so that jobs of similar limits are equal here. Of HNSW: the
-            allowed rows that a walk among some rows must find, or else the query is answered exactly.
+            allowed rows that a walk among some rows must find, or else the query is walked again wider, and at last
+            answered exactly.
         recall: what each segment is to reach by its own measurements, 0 where the params are given; then `candidates`
             is what `limit_asked` made of the limit, and the params of each segment's index are chosen by `at`.
     """

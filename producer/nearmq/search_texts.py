@@ -19,9 +19,10 @@ V = TypeVar("V")
 _OPENING = b'"vectors":{"data":"'
 _CLOSING = b'"'
 
-#: Texts that are kept, and the length of the longest: 2 MiB at the most.
+#: Texts that are kept, and the bytes of the longest. What is made of one takes up to some 20 times as many (lists of
+#: small numbers), so all of them 10 MiB at the most.
 _MOST_KEPT = 256
-_LONGEST = 8 << 10
+_LONGEST = 2 << 10
 
 
 class Text(NamedTuple):

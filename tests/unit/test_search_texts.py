@@ -165,7 +165,7 @@ def test_a_bytes_expression_is_no_text_that_reads_like_it():
 
 
 def test_long_texts_and_old_ones_are_not_kept():
-    assert cut(body_of(packed(vectors(1)), expr="a" * 9_000)) is None
+    assert cut(body_of(packed(vectors(1)), expr="a" * 2_000)) is None
     known: Known[int] = Known()
     for number in range(1_000):
         known.put(number, number)

@@ -18,7 +18,8 @@ class Gathered:
 
     def __init__(self, on_progress: Callable[[float], None] | None) -> None:
         self._on_progress = on_progress
-        self._replies: dict[str, Reply] = {}
+        self._replies: dict[str, Reply] = {}  # the last of each worker; the waiting thread's alone
+        self._unread: list[Reply] = []
         self._first_at: float | None = None
         self._news = threading.Condition()
 
@@ -27,7 +28,7 @@ class Gathered:
         with self._news:
             if self._first_at is None:
                 self._first_at = time.monotonic()
-            self._replies[reply.worker or ""] = reply
+            self._unread.append(reply)
             self._news.notify()
 
     def wait(self, future: Future[Reply]) -> dict[str, Any]:
@@ -35,10 +36,9 @@ class Gathered:
         future.add_done_callback(self._wake)
         try:
             while not self._is_complete(future):
-                self._report()
+                self._read()
         finally:
             future.cancel()
-        self._report()
         replies = {worker: raise_error(reply) for worker, reply in sorted(self._replies.items())}
         return {"workers": {worker: reply.result or {} for worker, reply in replies.items()}}
 
@@ -47,6 +47,8 @@ class Gathered:
         with self._news:
             if future.done():
                 future.result()
+            if self._unread:
+                return False
             all_final = bool(self._replies) and all(reply.status != "partial" for reply in self._replies.values())
             if not all_final or self._first_at is None:
                 self._news.wait()
@@ -57,13 +59,21 @@ class Gathered:
                 return False
             return True
 
-    def _report(self) -> None:
-        if self._on_progress is None or not self._replies:
-            return
-        replies = list(self._replies.values())
-        done = [(reply.result or {}).get("progress", 0.0) if reply.status == "partial" else 1.0 for reply in replies]
-        self._on_progress(sum(done) / len(done))
+    def _read(self) -> None:
+        """Take what came, and report after each reply: of two that came at once, the first is reported, too."""
+        with self._news:
+            unread, self._unread = self._unread, []
+        for reply in unread:
+            self._replies[reply.worker or ""] = reply
+            if self._on_progress is not None:
+                shares = list(map(_share, self._replies.values()))
+                self._on_progress(sum(shares) / len(shares))
 
     def _wake(self, _: Future[Reply]) -> None:
         with self._news:
             self._news.notify()
+
+
+def _share(reply: Reply) -> float:
+    progress: float = (reply.result or {}).get("progress", 0.0) if reply.status == "partial" else 1.0
+    return progress

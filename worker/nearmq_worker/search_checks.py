@@ -58,6 +58,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def page(self, found: Found) -> Found:
         """Cut this search's hits of one query from those of a window at least as large."""
+        if not self.job.offset and len(found.ids) <= self.window:  # as nearly always
+            return found
         page = slice(self.job.offset, self.window)
         return Found(found.ids[page], found.distances[page], None if found.places is None else found.places[page])
 

@@ -53,16 +53,13 @@ def encode_job(job: Job, *, packed: bool = True, bounds: Bounds = DEFAULT_BOUNDS
     Raises:
         InvalidArgument, LimitExceeded: as `decode_job`.
     """
-    if not (packed and isinstance(job, SearchJob) and isinstance(job.vectors, np.ndarray)):
-        return _encode_whole(job, bounds, packed=packed)
-    key = _fingerprint(job), job.vectors.shape, bounds
-    text = _written.get(key)
-    if text is None or key[0] is None:
-        body = _encode_whole(job, bounds, packed=True)
-        if (found := cut(body)) is not None:
-            _written.put(key, found[0])
-        return body
-    return text.around(encoded(read_vectors(job.vectors, bounds), "<f4"))
+    key = _text_key(job, bounds) if packed else None
+    if key is not None and (text := _written.get(key)) is not None:
+        return text.around(encoded(read_vectors(job.vectors, bounds), "<f4"))  # type: ignore[attr-defined]  # a search's
+    body = _encode_whole(job, bounds, packed=packed)
+    if key is not None and (found := cut(body)) is not None:
+        _written.put(key, found[0])
+    return body
 
 
 def decode_job(
@@ -153,13 +150,16 @@ def _encode_whole(job: Job, bounds: Bounds, *, packed: bool) -> bytes:
     return body
 
 
-def _fingerprint(job: SearchJob) -> bytes | None:
-    """Return what is equal only for jobs that are written alike but for their vectors; None where there is no such."""
+def _text_key(job: Job, bounds: Bounds) -> tuple[object, ...] | None:
+    """Return what is equal only for searches of one text; None of a job that is written whole."""
+    if not (isinstance(job, SearchJob) and isinstance(job.vectors, np.ndarray)):
+        return None
     try:
         # Unlike JSON's, these bytes tell strings from bytes, and 1 from true.
-        return msgspec.msgpack.encode(msgspec.structs.replace(job, vectors=None), enc_hook=_as_python)
+        plain = msgspec.msgpack.encode(msgspec.structs.replace(job, vectors=None), enc_hook=_as_python)
     except (OverflowError, TypeError, ValueError):  # which writing the whole refuses by name
         return None
+    return plain, job.vectors.shape, bounds
 
 
 def _parse(body: bytes, struct: type[Job], bounds: Bounds) -> dict[str, Any]:

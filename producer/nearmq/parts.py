@@ -39,15 +39,12 @@ class Parts:
     _slices: dict[tuple[str, int], dict[int, bytes]] = field(default_factory=dict)
 
     def add(self, message: Message) -> bytes | None:
-        """Take one message; return the whole body once a reply is complete, None before.
+        """Take one message that has the header; return the whole body once a reply is complete, None before.
 
         Raises:
             Internal: the header is not `<number>/<count>` with number at most count.
         """
-        header = message.headers.get(HEADER)
-        if header is None:
-            return message.body
-        number, count = _read_header(header)
+        number, count = _read_header(message.headers[HEADER])
         if count == 1:
             return message.body
         slices = self._slices.setdefault((message.message_id, count), {})

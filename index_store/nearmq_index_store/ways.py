@@ -92,7 +92,7 @@ def _among(
 ) -> tuple[Candidates, SearchParams | None, int]:
     """Search among some rows, exactly without params; return also those that the index had, and how many exactly."""
     if not narrowed.allowed.count:
-        return Candidates.of([np.empty(0, dtype=np.int64)] * len(queries)), None, len(queries)
+        return Candidates.same(np.empty(0, dtype=np.int64), len(queries)), None, len(queries)
     index = None if params is None else narrowed.index
     if params is None or index is None or scanned_rows(narrowed.allowed) <= index.cost(params):
         return narrowed.exact().nearest(queries, limit, near_end), None, len(queries)

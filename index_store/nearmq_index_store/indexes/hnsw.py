@@ -238,13 +238,14 @@ class HnswIndex:
         """
         walked = unit_vectors(queries) if self._metric == "COSINE" else queries
         step = max(1, _LABELS_AT_ONCE // ef)
-        found, short = [], [_NONE]
+        found: list[Candidates] = []
+        short: list[RowNumbers] = []
         for start in range(0, len(queries), step):
             candidates, of_block = self._nearest(walked[start : start + step], ef, limit, allowed, enough)
             found.append(candidates)
             if len(of_block):
                 short.append(of_block + start)
-        return Candidates.joined(found), np.concatenate(short) if len(short) > 1 else _NONE
+        return Candidates.joined(found), np.concatenate(short) if short else _NONE
 
     def _nearest(
         self, walked: FloatMatrix, ef: int, limit: int, allowed: AllowedRows | None, enough: int

@@ -147,6 +147,13 @@ def test_a_message_is_sent_as_pika_sends_it(size: int, mandatory: bool, connecti
     assert ours.bytes_sent == theirs.bytes_sent > size
 
 
+def test_a_message_that_cannot_be_encoded_is_not_sent_at_all(connections: Callable[[], Unconnected]):
+    connection = connections()
+    with pytest.raises(pika.exceptions.ShortStringTooLong):
+        connection.publish(1, "", "q" * 256, b"".join(pika.BasicProperties().encode()), b"body", mandatory=False)
+    assert not connection.sent
+
+
 @pytest.mark.parametrize(
     "changes",
     [

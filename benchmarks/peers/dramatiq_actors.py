@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import dramatiq
+import redis
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
@@ -23,7 +24,9 @@ _TIMEOUT_MS = 60_000
 def connect(broker_url: str, redis_url: str) -> "dramatiq.Actor[[list[float]], tuple[list[int], list[float]]]":
     """Return the actor over a broker and a backend."""
     broker = RabbitmqBroker(url=broker_url)
-    broker.add_middleware(Results(backend=RedisBackend(url=redis_url)))
+    # By redis-py's own time-out a wait for a result ends after 5 s, before a server that has just been installed is up.
+    client = redis.Redis.from_url(redis_url, socket_timeout=None)
+    broker.add_middleware(Results(backend=RedisBackend(client=client)))
     dramatiq.set_broker(broker)
     return dramatiq.actor(graph.search, actor_name="search", queue_name="bench", store_results=True)
 

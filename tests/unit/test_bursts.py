@@ -5,6 +5,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pika
@@ -15,7 +17,7 @@ from pika.channel import Channel
 
 from nearmq.amqp.address import APP_ID
 from nearmq.amqp.bursts import BurstConnection, BurstLoop
-from nearmq.amqp.messages import encode_properties
+from nearmq.amqp.messages import decode_properties, encode_properties
 from nearmq.transport import Message
 
 MOST = 4_096  # bytes of a body's frame
@@ -29,6 +31,18 @@ PROPERTIES = {
     "headers": {"nearmq-deadline": 1 << 40, "traceparent": "é"},
     "timestamp": 1_700_000_000,
 }
+TEXTS = [
+    "content_type",
+    "content_encoding",
+    "correlation_id",
+    "reply_to",
+    "expiration",
+    "message_id",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+]
 
 
 class Unconnected(BurstConnection):
@@ -163,6 +177,7 @@ def test_a_message_that_cannot_be_encoded_is_not_sent_at_all(connections: Callab
         {"content_encoding": "utf-8", "content_type": None, "reply_to": None},
         {"message_id": "ü" * 127, "correlation_id": "", "reply_to": "a" * 255},
         {"headers": {"nearmq-deadline": 7, "a": -(1 << 40), "b": "ü" * 300}},
+        {"headers": {"least": -(1 << 31), "most": (1 << 31) - 1, "less": -(1 << 31) - 1, "more": 1 << 31, "is": True}},
     ],
 )
 def test_properties_are_encoded_as_pika_encodes_them(changes: dict[str, Any]):
@@ -170,6 +185,49 @@ def test_properties_are_encoded_as_pika_encodes_them(changes: dict[str, Any]):
     message = Message(routing_key="search.books", body=b"", timestamp_s=1_700_000_000, **given)
     theirs = pika.BasicProperties(**PROPERTIES | {"app_id": APP_ID} | changes)
     assert encode_properties(message) == b"".join(theirs.encode())
+
+
+HEADERS: dict[str, Any] = {
+    "text": "é" * 300,
+    "empty": "",
+    "small": -7,
+    "large": 1 << 40,
+    "is": True,
+    "when": datetime(2026, 1, 2, tzinfo=UTC),
+    "nested": {"a": [1, "b", None, {"c": Decimal("1.5")}]},
+    "bytes": b"\xff",
+}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_properties_are_decoded_as_pika_decodes_them(seed: int):
+    chance = random.Random(seed)
+
+    def text() -> str:
+        return chance.choice(["", "a", "ü" * 127, "x" * 255, "application/json"])
+
+    given: dict[str, Any] = {name: text() for name in TEXTS}
+    given |= {
+        "delivery_mode": chance.randrange(3),
+        "priority": chance.randrange(256),
+        "timestamp": chance.getrandbits(60),
+    }
+    given["headers"] = dict(chance.sample(sorted(HEADERS.items()), chance.randrange(len(HEADERS) + 1)))
+    for name in chance.sample(sorted(given), chance.randrange(len(given) + 1)):
+        del given[name]
+    encoded = b"".join(pika.BasicProperties(**given).encode())
+    theirs = pika.BasicProperties()
+    theirs.decode(encoded)
+    assert vars(decode_properties(encoded)) == vars(theirs)
+
+
+@pytest.mark.parametrize("name", ["type", "headers"])
+def test_text_that_is_no_utf_8_is_decoded_as_pika_decodes_it(name: str):
+    encoded = b"".join(pika.BasicProperties(**{name: {"a": "??"} if name == "headers" else "??"}).encode())
+    encoded = encoded.replace(b"??", b"\xff\xfe")
+    theirs = pika.BasicProperties()
+    theirs.decode(encoded)
+    assert vars(decode_properties(encoded)) == vars(theirs)
 
 
 @pytest.mark.parametrize(

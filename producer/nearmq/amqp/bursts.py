@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 import pika
 from pika import frame, spec
 from pika.adapters.select_connection import IOLoop
+from pika.data import decode_short_string
+
+from nearmq.amqp.messages import decode_properties
 
 #: A frame of this size gains nothing by being joined with others, which would copy it.
 _LARGE_BYTES = 16 << 10
@@ -27,8 +30,8 @@ _READ_BYTES = 64 << 10
 _FRAME = struct.Struct(">BHL")
 _DELIVER = struct.pack(">L", spec.Basic.Deliver.INDEX)
 _ACK = struct.pack(">L", spec.Basic.Ack.INDEX)
-#: Tag, and whether it stands for all up to it.
-_CONFIRM = struct.Struct(">Q?")
+#: Tag, and of a confirm whether it stands for all up to it, of a delivery whether it is a repeated one.
+_TAG = struct.Struct(">Q?")
 #: Class, a weight of 0, and the body's size; the properties follow.
 _HEADER = struct.Struct(">HxxQ")
 _BASIC = spec.BasicProperties.INDEX
@@ -159,11 +162,11 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
                 at = end
                 continue
             delivery = _read_delivery(data, at, end)
-            channel = delivery and self._channels.get(delivery.method.channel_number)
+            channel = delivery and self._channels.get(delivery.channel)
             if delivery and channel:
                 at = delivery.end
                 self.frames_received += len(_THREE_MARKS)
-                channel._on_deliver(delivery.method, delivery.header, delivery.body)  # noqa: SLF001
+                channel._on_deliver(delivery, delivery, delivery.body)  # noqa: SLF001
             else:
                 _, one = frame.decode_frame(data[at:end])
                 at = end
@@ -179,15 +182,16 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
         if confirmed is None or data[end - 1] != spec.FRAME_END:
             return False
         self.frames_received += 1
-        confirmed(*_CONFIRM.unpack_from(data, at + _FRAME.size + 4))
+        confirmed(*_TAG.unpack_from(data, at + _FRAME.size + 4))
         return True
 
 
 class _Delivery(NamedTuple):
-    """A whole delivery, as pika's channels take it, and where the next frame begins."""
+    """A whole delivery, with what pika's channels read of a method's frame and of a header's, and where it ends."""
 
-    method: frame.Method
-    header: frame.Header
+    channel: int
+    method: spec.Basic.Deliver
+    properties: spec.BasicProperties
     body: bytes
     end: int
 
@@ -213,12 +217,22 @@ def _read_delivery(data: bytes, at: int, end: int) -> _Delivery | None:
     marks = data[end - 1], data[header_end - 1], data[body_end - 1]
     if class_id != _BASIC or body_size != len(body) or marks != _THREE_MARKS:
         return None
-    channel = _FRAME.unpack_from(data, at)[1]
-    properties = spec.BasicProperties()
-    properties.decode(data[end + _FRAME.size + _HEADER.size : header_end - 1])
-    method = spec.Basic.Deliver()
-    method.decode(data, at + _FRAME.size + 4)
-    return _Delivery(frame.Method(channel, method), frame.Header(channel, body_size, properties), body, body_end)
+    properties = decode_properties(data[end + _FRAME.size + _HEADER.size : header_end - 1])
+    start = at + _FRAME.size + len(_DELIVER)
+    tag_at = start + 1 + data[start]
+    consumer, place = _texts(data[start:tag_at]), _texts(data[tag_at + _TAG.size : end - 1])
+    method = spec.Basic.Deliver(*consumer, *_TAG.unpack_from(data, tag_at), *place)
+    return _Delivery(_FRAME.unpack_from(data, at)[1], method, properties, body, body_end)
+
+
+@lru_cache(256)
+def _texts(encoded: bytes) -> tuple[str, ...]:
+    """Return short strings that follow each other, which are those of the delivery before as a rule."""
+    texts, at = [], 0
+    while at < len(encoded):
+        text, at = decode_short_string(encoded, at)
+        texts.append(text)
+    return tuple(texts)
 
 
 @lru_cache(256)

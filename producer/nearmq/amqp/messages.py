@@ -2,6 +2,7 @@
 
 import struct
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +13,34 @@ from nearmq.transport import Message
 
 _PERSISTENT = bytes([2])
 _SHORT_BYTES = 255
+_LENGTHS = [bytes([length]) for length in range(_SHORT_BYTES + 1)]
 _FLAGS = struct.Struct(">H")
 _TIMESTAMP = struct.Struct(">Q")
-_NO_HEADERS = bytes(4)
+_TABLE = struct.Struct(">L")
+#: A header's value: text by its length, a number of 32 or of 64 bits; there are others.
+_TEXT, _INT, _LONG = struct.Struct(">cL"), struct.Struct(">ci"), struct.Struct(">cq")
+_IS_TEXT, _IS_INT, _IS_LONG = b"SIl"
+_INTS = range(-(1 << 31), 1 << 31)
+
+_SHORT, _OCTET, _HEADERS = "short string", "octet", "table"
+#: The properties in their order on the wire, the first of them the highest bit of the flags.
+_KINDS = {
+    "content_type": _SHORT,
+    "content_encoding": _SHORT,
+    "headers": _HEADERS,
+    "delivery_mode": _OCTET,
+    "priority": _OCTET,
+    "correlation_id": _SHORT,
+    "reply_to": _SHORT,
+    "expiration": _SHORT,
+    "message_id": _SHORT,
+    "timestamp": "timestamp",
+    "type": _SHORT,
+    "user_id": _SHORT,
+    "app_id": _SHORT,
+    "cluster_id": _SHORT,
+}
+_NOTHING = dict.fromkeys(_KINDS)
 
 _Properties = spec.BasicProperties
 #: Of those that every message has.
@@ -31,32 +57,59 @@ _ALWAYS = (
 def encode_properties(message: Message) -> bytes:
     """Return the properties that a message is published with as AMQP has them: flags, and values in their order.
 
-    Byte for byte as pika encodes them, in half of the time, for most of the values are those of the message before.
+    Byte for byte as pika encodes them, in a fraction of the time.
 
     Raises:
         AMQPError, TypeError, ValueError: a property is too long for AMQP, or no text.
     """
-    flags, optional = _ALWAYS, []
-    for flag, text in (
-        (_Properties.FLAG_CORRELATION_ID, message.correlation_id),
-        (_Properties.FLAG_REPLY_TO, message.reply_to),
-    ):
-        if text is not None:
-            flags |= flag
-            optional.append(_short(text))
-    content_flags, content = _content(message.content_type, message.content_encoding)
+    flags, content = _content(message.content_type, message.content_encoding)
+    message_id = _short(message.message_id)
+    correlation_id = reply_to = b""
+    if message.correlation_id is not None:
+        flags |= _Properties.FLAG_CORRELATION_ID
+        # As a rule they are one string.
+        correlation_id = message_id if message.correlation_id is message.message_id else _short(message.correlation_id)
+    if message.reply_to is not None:
+        flags |= _Properties.FLAG_REPLY_TO
+        reply_to = _short(message.reply_to)
     return b"".join(
         (
-            _FLAGS.pack(flags | content_flags),
+            _FLAGS.pack(flags),
             content,
-            _headers(message),
+            _encoded_table(message.headers),
             _PERSISTENT,
-            *optional,
-            _short(message.message_id),
+            correlation_id,
+            reply_to,
+            message_id,
             _TIMESTAMP.pack(message.timestamp_s or int(time.time())),
             _kind(message.type),
         )
     )
+
+
+def decode_properties(encoded: bytes) -> Any:
+    """Return the properties of a delivery as pika decodes them, in a fraction of the time."""
+    properties = _Properties.__new__(_Properties)
+    values = properties.__dict__
+    values.update(_NOTHING)
+    at = _FLAGS.size
+    try:
+        for name, kind in _present(*_FLAGS.unpack_from(encoded)):
+            if kind is _SHORT:
+                start = at + 1
+                at = start + encoded[at]
+                values[name] = encoded[start:at].decode()
+            elif kind is _OCTET:
+                values[name] = encoded[at]
+                at += 1
+            elif kind is _HEADERS:
+                values[name], at = _decoded_table(encoded, at)
+            else:
+                (values[name],) = _TIMESTAMP.unpack_from(encoded, at)
+                at += _TIMESTAMP.size
+    except UnicodeDecodeError:  # of which pika leaves the bytes
+        properties.decode(encoded)
+    return properties
 
 
 def from_delivery(method: Any, properties: Any, body: bytes) -> Message:
@@ -99,22 +152,58 @@ def _short(text: str) -> bytes:
     encoded = str.encode(text)
     if len(encoded) > _SHORT_BYTES:
         raise exceptions.ShortStringTooLong(encoded)
-    return bytes((len(encoded),)) + encoded
+    return _LENGTHS[len(encoded)] + encoded
 
 
-def _headers(message: Message) -> bytes:
-    if not message.headers:
-        return _NO_HEADERS
-    pieces: list[bytes] = []
-    data.encode_table(pieces, dict(message.headers))
-    return b"".join(pieces)
+def _encoded_table(table: Mapping[str, str | int]) -> bytes:
+    pieces = []
+    for name, value in table.items():
+        pieces.append(_short(name))
+        if isinstance(value, str):
+            text = value.encode()
+            pieces += (_TEXT.pack(b"S", len(text)), text)
+        elif type(value) is int:
+            pieces.append(_INT.pack(b"I", value) if value in _INTS else _LONG.pack(b"l", value))
+        else:  # which is none of ours
+            data.encode_value(pieces, value)
+    encoded = b"".join(pieces)
+    return _TABLE.pack(len(encoded)) + encoded
+
+
+def _decoded_table(encoded: bytes, start: int) -> tuple[dict[str, Any], int]:
+    """Return the table that starts there, and where it ends."""
+    table: dict[str, Any] = {}
+    at = start + _TABLE.size
+    end = at + _TABLE.unpack_from(encoded, start)[0]
+    while at < end:
+        value_at = at + 1 + encoded[at]
+        name = encoded[at + 1 : value_at].decode()
+        kind = encoded[value_at]
+        if kind == _IS_TEXT:
+            start_of_text = value_at + _TEXT.size
+            at = start_of_text + _TEXT.unpack_from(encoded, value_at)[1]
+            table[name] = encoded[start_of_text:at].decode()
+        elif kind in {_IS_INT, _IS_LONG}:
+            number = _INT if kind == _IS_INT else _LONG
+            table[name] = number.unpack_from(encoded, value_at)[1]
+            at = value_at + number.size
+        else:  # which is none of ours
+            table, end = data.decode_table(encoded, start)
+            break
+    return table, end
+
+
+@lru_cache(256)
+def _present(flags: int) -> list[tuple[str, str]]:
+    """Return which properties there are."""
+    return [named for bit, named in enumerate(_KINDS.items()) if flags & _Properties.FLAG_CONTENT_TYPE >> bit]
 
 
 @lru_cache(256)
 def _content(content_type: str | None, content_encoding: str | None) -> tuple[int, bytes]:
-    flags, encoded = 0, b""
+    flags, encoded = _ALWAYS, b""
     if content_type is not None:
-        flags, encoded = _Properties.FLAG_CONTENT_TYPE, _short(content_type)
+        flags, encoded = flags | _Properties.FLAG_CONTENT_TYPE, _short(content_type)
     if content_encoding is not None:
         flags, encoded = flags | _Properties.FLAG_CONTENT_ENCODING, encoded + _short(content_encoding)
     return flags, encoded

@@ -1,6 +1,6 @@
 """A worker that answers every job with the job's own body, on the real receive and settle path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from nearmq.amqp import apply_topology
@@ -15,10 +15,10 @@ def echo_worker(url: str, *, part_bytes: int = 1 << 20) -> Iterator[None]:
     apply_topology(url, declarations())
     names = Names()
 
-    def answer(delivery: Delivery) -> None:
-        settler.answer(delivery, delivery.message.body)
+    def answer(deliveries: Sequence[Delivery]) -> None:
+        settler.answer_all([(delivery, delivery.message.body) for delivery in deliveries])
 
-    receiver = Receiver(url, names=names, worker="echo", on_delivery=answer)
+    receiver = Receiver(url, names=names, worker="echo", on_deliveries=answer)
     settler = AmqpSettler(url, receiver, names=names, worker="echo", part_bytes=part_bytes)
     settler.start()
     try:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,9 +50,13 @@ def working(
     prefetch_bytes: int = 1 << 28,
 ) -> Iterator[Worker]:
     deliveries: queue.Queue[Delivery] = queue.Queue()
-    receiver = Receiver(
-        url, names=NAMES, worker=name, on_delivery=on_delivery or deliveries.put, prefetch_bytes=prefetch_bytes
-    )
+    take = on_delivery or deliveries.put
+
+    def take_all(several: Sequence[Delivery]) -> None:
+        for delivery in several:
+            take(delivery)
+
+    receiver = Receiver(url, names=NAMES, worker=name, on_deliveries=take_all, prefetch_bytes=prefetch_bytes)
     settler = AmqpSettler(url, receiver, names=NAMES, worker=name, part_bytes=1_000)
     settler.start()
     try:
@@ -78,7 +82,7 @@ def other(url: str) -> Iterator[Peer]:
 
 def test_a_queue_that_is_missing_says_how_to_make_it(url: str, other: Peer):
     other.channel.queue_delete(SEARCH)
-    receiver = Receiver(url, names=NAMES, worker=WORKER, on_delivery=lambda _: None)
+    receiver = Receiver(url, names=NAMES, worker=WORKER, on_deliveries=lambda _: None)
     with pytest.raises(BrokerUnavailable, match=r"no queue 'nearmq.search' .* run `nearmq topology apply`"):
         receiver.start()
     assert not receiver.healthy()
@@ -184,7 +188,7 @@ def test_the_acknowledgement_of_a_lost_connection_is_not_sent(own_broker: Broker
         for delivery in stale:
             assert not worker.receiver.is_current(delivery)
             worker.settler.answer(delivery, b"{}")
-        worker.receiver.settle(fresh[0], "reject")
+        worker.receiver.settle([fresh[0]], "reject")
         again = worker.take()
         assert (again.message.message_id, again.delivery_count) == (fresh[0].message.message_id, 2)
         assert worker.receiver.outstanding == 2
@@ -258,7 +262,7 @@ def test_a_dead_job_keeps_its_properties_and_gets_its_reason(url: str, other: Pe
         other.publish(
             "search.books", b"poison", exchange=NAMES.jobs, type="search", message_id="job-1", headers=headers
         )
-        worker.receiver.settle(worker.take(), "reject")
+        worker.receiver.settle([worker.take()], "reject")
         worker.settler.dead(worker.take(), "it ended its process")
         worker.wait_until_settled()
     properties, body = other.get(NAMES.dead)
@@ -273,7 +277,7 @@ def test_a_failed_job_comes_again_and_ends_in_the_dead_letters(url: str, other: 
         for _ in range(21):
             delivery = worker.take()
             counts.append(delivery.delivery_count)
-            worker.receiver.settle(delivery, "reject")
+            worker.receiver.settle([delivery], "reject")
         assert counts == list(range(21))
         properties, _ = other.get(NAMES.dead)
         assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
@@ -403,7 +407,7 @@ def test_a_stopping_worker_gives_back_what_it_has_not_begun(url: str, other: Pee
 
 
 def test_stop_may_come_twice_or_before_start(broker_url: str):
-    receiver = Receiver(broker_url, names=NAMES, worker=WORKER, on_delivery=lambda _: None)
+    receiver = Receiver(broker_url, names=NAMES, worker=WORKER, on_deliveries=lambda _: None)
     settler = AmqpSettler(broker_url, receiver, names=NAMES, worker=WORKER, part_bytes=1_000)
     for _ in range(2):
         assert receiver.stop_taking(timeout_s=1)

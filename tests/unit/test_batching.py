@@ -34,7 +34,7 @@ def test_searches_of_one_collection_field_and_params_are_taken_together_whatever
     together = [search("a"), search("a"), search("a", partition_names=None)]
     apart = [search("b"), search("a", params={"ef": 99}), search("a", partition_names=["p"]), search("a", field="f")]
     for one in (together[0], *apart, *together[1:]):
-        waiting.put(one)
+        waiting.put([one])
     assert taken(waiting) == together
     assert [taken(waiting) for _ in apart] == [[one] for one in apart]
 
@@ -44,7 +44,7 @@ def test_a_batch_ends_at_the_bound_and_the_rest_waits_behind_the_other_groups():
     big = [search("a", queries=6), search("a", queries=4), search("a", queries=1)]
     other = search("b")
     for one in (*big, other):
-        waiting.put(one)
+        waiting.put([one])
     assert taken(waiting) == big[:2]
     assert taken(waiting) == [other]
     assert taken(waiting) == big[2:]
@@ -54,7 +54,7 @@ def test_a_batch_ends_at_64_searches_however_small_they_are():
     waiting = WaitingJobs(batch_queries=1_000, batch_bytes=1_000)
     jobs = [search("a") for _ in range(100)]
     for one in jobs:
-        waiting.put(one)
+        waiting.put([one])
     assert taken(waiting) == jobs[:64]
     assert taken(waiting) == jobs[64:]
 
@@ -63,7 +63,7 @@ def test_a_job_over_the_bound_is_taken_alone():
     waiting = WaitingJobs(batch_queries=10, batch_bytes=1_000)
     jobs = [search("a", queries=50), search("a")]
     for one in jobs:
-        waiting.put(one)
+        waiting.put([one])
     assert taken(waiting) == jobs[:1]
     assert taken(waiting) == jobs[1:]
 
@@ -72,11 +72,11 @@ def test_writes_are_taken_one_by_one_in_their_order_and_never_two_at_once():
     waiting = WaitingJobs(batch_queries=10, batch_bytes=1_000)
     writes = [task(CreateJob(collection="a")), task(DropJob(collection="a")), task(CreateJob(collection="b"))]
     for one in writes:
-        waiting.put(one)
+        waiting.put([one])
     group, first = waiting.take() or (None, [])
     assert first == writes[:1]
     read = search("a")
-    waiting.put(read)
+    waiting.put([read])
     assert taken(waiting) == [read]  # reads go on while a write runs
     second: list[Task] = []
     thread = threading.Thread(target=lambda: second.extend(taken(waiting)))
@@ -93,7 +93,7 @@ def test_other_reads_go_alone():
     waiting = WaitingJobs(batch_queries=10, batch_bytes=1_000)
     lists = [task(ListJob()), task(ListJob())]
     for one in lists:
-        waiting.put(one)
+        waiting.put([one])
     assert [taken(waiting), taken(waiting)] == [lists[:1], lists[1:]]
 
 
@@ -105,7 +105,7 @@ def test_collections_take_turns_however_many_groups_of_jobs_one_of_them_has():
     write = task(UpsertJob(collection="a", ids=[1], vectors=np.zeros((1, 2), np.float32)))
     others = [search("b"), search("b"), task(CountJob(collection="b")), task(ListJob())]
     for one in (*flood, *others, write):
-        waiting.put(one)
+        waiting.put([one])
     turns = [taken(waiting) for _ in range(7)]
     assert turns == [[flood[0]], others[:2], [others[3]], [write], [flood[1]], [others[2]], [flood[2]]]
     assert [taken(waiting) for _ in flood[3:]] == [[one] for one in flood[3:]]
@@ -114,7 +114,7 @@ def test_collections_take_turns_however_many_groups_of_jobs_one_of_them_has():
 def test_a_collection_that_has_many_queries_waiting_is_behind_the_others_after_each_batch():
     waiting = WaitingJobs(batch_queries=10, batch_bytes=1_000)
     for one in (*[search("a", queries=5) for _ in range(6)], search("b"), search("c")):
-        waiting.put(one)
+        waiting.put([one])
     order = [taken(waiting)[0].job.collection for _ in range(5)]
     assert order == ["a", "b", "c", "a", "a"]
 
@@ -125,7 +125,7 @@ def test_withdrawn_jobs_are_gone_and_all_others_keep_their_place():
     last = search("b", params={"ef": 99}, job_id="3")
     write = task(UpsertJob(collection="a", ids=[1], vectors=np.zeros((1, 2), np.float32)), job_id="1")
     for one in (*jobs, last, write):
-        waiting.put(one)
+        waiting.put([one])
     assert waiting.withdraw("1") == [jobs[0], jobs[2], jobs[3]]
     assert waiting.withdraw("1") == []
     assert [taken(waiting), taken(waiting), taken(waiting)] == [[jobs[1]], [last], [write]]
@@ -140,7 +140,7 @@ def test_closing_wakes_takers_and_leaves_what_waits_to_be_drained():
     thread.join(5)
     assert taker == [None]
     one = search("a")
-    waiting.put(one)
+    waiting.put([one])
     assert waiting.take() is None
     assert waiting.drain() == [one]
     assert waiting.drain() == []

@@ -131,6 +131,18 @@ def test_deliveries_that_are_cut_anywhere_arrive_whole_and_in_order(
     assert (connection.bytes_received, connection.frames_received) == (len(stream), len(frames))
 
 
+def test_of_what_comes_at_once_the_end_is_told_and_before_a_frame_of_another_kind(
+    connections: Callable[[], Unconnected],
+):
+    connection = connections()
+    told: list[int] = []
+    connection.on_ack(1, lambda *_: None)
+    connection.after_read(lambda: told.append(len(connection.delivered)))
+    frames = [*delivery(1, b"one"), *delivery(2, b"two"), ack(1), frame.Heartbeat().marshal(), *delivery(3, b"three")]
+    connection._on_data_available(b"".join(frames))
+    assert told == [2, 3]
+
+
 def test_a_delivery_for_a_channel_that_is_gone_is_passed_over(connections: Callable[[], Unconnected]):
     connection = connections()
     del connection._channels[1]

@@ -84,7 +84,7 @@ def test_a_job_that_outlasts_the_grace_is_left_to_another_worker(
     job = SearchJob(collection="books", limit=1, vectors=vectors[:1])
     delivery = Delivery(message=job_message(job, reply_to="me"), generation=1, tag=1, queue="nearmq.search")
     engine.start()
-    engine.take(delivery)
+    engine.take([delivery])
     assert slow.is_asked.wait(30)
     began = time.monotonic()
     engine.stop()

@@ -12,7 +12,7 @@ The line has a turn of its own.
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -103,13 +103,14 @@ class WaitingJobs:
         """Whether `close` was called."""
         return self._closed
 
-    def put(self, task: Task) -> None:
-        """Add a task; after `close` it is still kept, for `drain`."""
+    def put(self, tasks: Sequence[Task]) -> None:
+        """Add tasks; after `close` they are still kept, for `drain`."""
         with self._changed:
-            group = group_of(task)
-            turn = group if group.exclusive else getattr(task.job, "collection", None)
-            self._turns.setdefault(turn, OrderedDict()).setdefault(group, deque()).append(task)
-            self._changed.notify()
+            for task in tasks:
+                group = group_of(task)
+                turn = group if group.exclusive else getattr(task.job, "collection", None)
+                self._turns.setdefault(turn, OrderedDict()).setdefault(group, deque()).append(task)
+            self._changed.notify()  # whoever takes some of them and leaves others wakes the next
 
     def take(self) -> tuple[Group, list[Task]] | None:
         """Wait for tasks and take those of a group; None when closed.
@@ -127,6 +128,8 @@ class WaitingJobs:
                     batch = self._write_batch(waiting) if group == _WRITE_LINE else self._batch(waiting)
                     if batch:
                         self._end_turn(turn, group)
+                        if self._turns:
+                            self._changed.notify()
                         return group, batch
                 self._changed.wait(self._until_resumed())
             return None

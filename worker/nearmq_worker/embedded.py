@@ -64,16 +64,15 @@ class EmbeddedTransport:
         if engine is None:  # it is stopping
             return
         queue = self._names.queue_of(message.type) or self._names.control_queue(self._config.name)
-        engine.take(
-            Delivery(
-                message=message,
-                generation=0,
-                tag=next(self._tags),
-                queue=queue,
-                delivery_count=0,
-                redelivered=False,
-            )
+        delivery = Delivery(
+            message=message,
+            generation=0,
+            tag=next(self._tags),
+            queue=queue,
+            delivery_count=0,
+            redelivered=False,
         )
+        engine.take([delivery])
 
     def stop(self) -> None:
         """Finish what runs and close; what waits is not answered."""

@@ -89,18 +89,22 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def take(self, delivery: Delivery) -> None:
-        """Take a delivery on: decode it, and queue it or refuse it. Short, for the receiving thread calls it."""
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries on: decode them, and queue or refuse each. Short, for the receiving thread calls it."""
+        self._waiting.put([task for delivery in deliveries if (task := self._taken(delivery)) is not None])
+
+    def _taken(self, delivery: Delivery) -> Task | None:
+        """Return the task of a delivery for the compute threads; None where it is refused, or others take it on."""
         try:
             task = self._intake.task_of(delivery)
         except NearmqError as error:
             logger.info(JOB_REFUSED, extra={"job_id": delivery.message.message_id, "code": error.code})
             self._refuse(delivery, error)
-            return
+            return None
         except Exception as error:
             logger.exception(JOB_FAILED, extra={"job_id": delivery.message.message_id})
             self._refuse(delivery, translated(error))
-            return
+            return None
         self._held.add(task)
         if isinstance(task.job, LoadJob):
             self._load_pool.submit(self._run_control, task)
@@ -111,7 +115,8 @@ class Engine:
         elif isinstance(task.job, (SearchJob, *READ_JOBS)) and delivery.delivery_count >= _SUSPECT_DELIVERIES:
             self._suspects.put(task)
         else:
-            self._waiting.put(task)
+            return task
+        return None
 
     def stop(self) -> None:
         """Give back what waits, finish what runs within the grace time, and free everything. May come twice."""

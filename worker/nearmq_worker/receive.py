@@ -26,7 +26,7 @@ class Receiver:
             topology apply`.
         prefetch: unsettled deliveries of each queue; large, since jobs that wait here are searched as one batch.
         prefetch_bytes: bodies of unsettled deliveries; `nearmq.amqp.Consumer` says how it is kept.
-        on_delivery: called in the connection's thread with each delivery; short, or heartbeats starve.
+        on_deliveries: called in the connection's thread with those that came together; short, or heartbeats starve.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Receiver:
         *,
         names: Names,
         worker: str,
-        on_delivery: Callable[[Delivery], None],
+        on_deliveries: Callable[[Sequence[Delivery]], None],
         queues: Sequence[str] | None = None,
         prefetch: int = 512,
         prefetch_bytes: int = 256 << 20,
@@ -50,7 +50,7 @@ class Receiver:
             [control, *(_source(queue, names) for queue in reversed(taken))],
             prefetch=prefetch,
             hold_bytes=prefetch_bytes,
-            on_delivery=on_delivery,
+            on_deliveries=on_deliveries,
         )
 
     def start(self) -> None:
@@ -83,12 +83,12 @@ class Receiver:
         """Whether another connection has taken the place of a delivery's: the broker delivers its job again."""
         return self._consumer.is_lost(delivery)
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """End a delivery, from any thread: `ack`, `reject` (failed, try again) or `nack` (not begun, give back).
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """End deliveries, from any thread: `ack`, `reject` (failed, try again) or `nack` (not begun, give back).
 
         Once a delivery's connection is lost, this does nothing.
         """
-        self._consumer.settle(delivery, outcome)
+        self._consumer.settle(deliveries, outcome)
 
     def look(self) -> None:
         """Have the broker asked whether it still knows the consumers; if not, connect anew."""

@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Sequence
 
 from nearmq.topology import Names
 from nearmq_index_store.blobs import open_notes
@@ -39,7 +40,7 @@ class Worker:
             queues=config.queues,
             prefetch=config.prefetch,
             prefetch_bytes=config.prefetch_bytes,
-            on_delivery=self._take,
+            on_deliveries=self._take,
         )
         self._settler = AmqpSettler(
             config.url,
@@ -97,5 +98,5 @@ class Worker:
         self._answered.close()
         logger.info(WORKER_STOPPED, extra={"worker": self._config.name})
 
-    def _take(self, delivery: Delivery) -> None:
-        self._engine.take(delivery)
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        self._engine.take(deliveries)

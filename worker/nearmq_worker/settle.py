@@ -149,7 +149,8 @@ class AmqpSettler:
         self._connection = Connection(
             url, name=f"nearmq worker {worker} publishing", on_open=self._open, on_lost=self._lose
         )
-        self._publisher = Publisher(self._connection)
+        self._publisher = Publisher(self._connection, after_confirms=self._settle_confirmed)
+        self._confirmed: list[_Settlement] = []  # that came together; in the connection's thread only
         self._changed = threading.Condition()
         self._open_settlements: set[_Settlement] = set()
         self._lost: list[_Settlement] = []  # of the open ones, those that wait for the connection
@@ -181,7 +182,7 @@ class AmqpSettler:
         for delivery, body in answers:
             reply_to = delivery.message.reply_to
             if reply_to is None:
-                self._receiver.settle(delivery, "ack")
+                self._receiver.settle([delivery], "ack")
                 continue
             try:
                 replies = self._replies(delivery.message, reply_to, body, is_last=True)
@@ -204,7 +205,7 @@ class AmqpSettler:
 
     def give_back(self, delivery: Delivery) -> None:
         """Return a job that was not begun; RabbitMQ counts this as a failure before 4.3 only."""
-        self._receiver.settle(delivery, "nack")
+        self._receiver.settle([delivery], "nack")
 
     def dead(self, delivery: Delivery, reason: str, body: bytes | None = None) -> None:
         """Publish the job to the dead letters with the reason, and acknowledge it once that is confirmed.
@@ -270,16 +271,16 @@ class AmqpSettler:
     def _on_end(self, settlement: _Settlement, fault: NearmqError | None) -> None:
         if fault is None:
             self._note(settlement)
-            self._receiver.settle(settlement.delivery, "ack")
-        elif not isinstance(fault, Returned | QueueFull | InvalidArgument):
+            self._confirmed.append(settlement)
+            return
+        if not isinstance(fault, Returned | QueueFull | InvalidArgument):
             with self._changed:
                 self._lost.append(settlement)
             if self._connection.is_ready:  # it was back before the loss was told here
                 self._connection.call(self._publish_lost)
             return
-        else:
-            self._bury(settlement, fault)
-        self._end(settlement)
+        self._bury(settlement, fault)
+        self._end([settlement])
 
     def _note(self, settlement: _Settlement) -> None:
         """Keep a confirmed reply whose job cannot be acknowledged; one of several parts is too long to be kept."""
@@ -292,18 +293,25 @@ class AmqpSettler:
         delivery = settlement.delivery
         if settlement.messages[0].exchange == self._names.dead:
             logger.error(REPLY_DEAD, extra={"job_id": delivery.message.message_id, "reason": fault.message})
-            self._receiver.settle(delivery, "reject")
+            self._receiver.settle([delivery], "reject")
             return
         if delivery.queue == self._control_queue:  # best effort, and every worker would record its own
-            self._receiver.settle(delivery, "ack")
+            self._receiver.settle([delivery], "ack")
             return
         logger.warning(REPLY_DEAD, extra={"job_id": delivery.message.message_id, "reason": fault.message})
         self._begin([self._buried(delivery, [reply.message for reply in settlement.messages], fault.message)])
 
-    def _end(self, settlement: _Settlement) -> None:
+    def _settle_confirmed(self) -> None:
+        if self._confirmed:
+            confirmed, self._confirmed = self._confirmed, []
+            self._receiver.settle([settlement.delivery for settlement in confirmed], "ack")
+            self._end(confirmed)
+
+    def _end(self, settlements: Sequence[_Settlement]) -> None:
         with self._changed:
-            self._open_settlements.discard(settlement)
-            self._changed.notify_all()
+            self._open_settlements.difference_update(settlements)
+            if not self._open_settlements:
+                self._changed.notify_all()
 
     def _open(self, channel: Any, ready: Callable[[], None]) -> None:
         def opened() -> None:
@@ -321,7 +329,7 @@ class AmqpSettler:
         for settlement in lost:
             if self._receiver.is_current(settlement.delivery):
                 self._begin([settlement.again()])
-            self._end(settlement)
+            self._end([settlement])
 
 
 def _nobody_notices(_: NearmqError | None) -> None:

@@ -80,6 +80,7 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
         self._is_collecting = False
         self._plain_socket: socket.socket | None = None
         self._on_acks: dict[int, OnAck] = {}
+        self._after_reads: list[Callable[[], None]] = []
         super().__init__(*args, **kwargs)
 
     def collect(self, work: Callable[[], None]) -> None:
@@ -97,6 +98,10 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
         Pika looks for callbacks under five keys for each frame, which takes four times as long as the rest.
         """
         self._on_acks[channel] = confirmed
+
+    def after_read(self, told: Callable[[], None]) -> None:
+        """Have a function called when all deliveries and acknowledgements are passed on that came at once."""
+        self._after_reads.append(told)
 
     def publish(
         self,
@@ -168,11 +173,17 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
                 self.frames_received += len(_THREE_MARKS)
                 channel._on_deliver(delivery, delivery, delivery.body)  # noqa: SLF001
             else:
+                self._tell()  # before what may end a consumer
                 _, one = frame.decode_frame(data[at:end])
                 at = end
                 self._process_frame(one)
         self._frame_buffer = data[at:]
         self.bytes_received += at
+        self._tell()
+
+    def _tell(self) -> None:
+        for told in self._after_reads:
+            told()
 
     def _take_ack(self, data: bytes, at: int, end: int) -> bool:
         """Tell of an acknowledgement; False where the frame is none, or nobody is to be told."""

@@ -69,7 +69,7 @@ class Consumer:
             passed, the consumers (but of ordered sources) are cancelled until half of it is settled, and come back with
             a prefetch at which bodies as large as the largest fit. What the broker has sent meanwhile goes back to its
             queue as it comes, which counts as one delivery of it.
-        on_delivery: called in the connection's thread.
+        on_deliveries: called in the connection's thread with those that came together.
     """
 
     def __init__(
@@ -79,17 +79,18 @@ class Consumer:
         *,
         prefetch: int = 0,
         hold_bytes: int | None = None,
-        on_delivery: Callable[[Delivery], None],
+        on_deliveries: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self._connection = connection
         self._sources = tuple(sources)
         self._prefetch = prefetch
         self._hold_bytes = hold_bytes
-        self._on_delivery = on_delivery
+        self._on_deliveries = on_deliveries
         self._lock = threading.Lock()
         self._settled: list[tuple[Delivery, Outcome]] = []
         # In the connection's thread only:
         self._channel: Any = None
+        self._arrived: list[Delivery] = []
         self._queues: dict[str, str] = {}  # of each source, by its name
         self._held: dict[int, int] = {}  # body bytes by delivery tag, ascending
         self._held_bytes = 0
@@ -112,15 +113,15 @@ class Consumer:
         """Whether the connection that a delivery came by has given way to another; the broker delivers it again."""
         return delivery.generation != self._connection.generation
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Acknowledge a delivery, or give it back as failed (`reject`) or as not begun (`nack`); from any thread.
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """Acknowledge deliveries, or give them back as failed (`reject`) or as not begun (`nack`); from any thread.
 
         A delivery of an earlier connection is skipped: its tag would name another message, or none.
         """
         with self._lock:
-            self._settled.append((delivery, outcome))
-            is_first = len(self._settled) == 1
-        if is_first:
+            is_first = not self._settled
+            self._settled += [(delivery, outcome) for delivery in deliveries]
+        if is_first and deliveries:
             try:
                 self._connection.call(self._send_settled)
             except ConnectionLost:
@@ -151,12 +152,14 @@ class Consumer:
         """Declare the queues on a new channel and consume them; `done` when all consumers are confirmed."""
         self._channel = channel
         channel.add_on_cancel_callback(self._on_cancelled)
+        channel.connection.after_read(self._pass_on)
         self._queues = {source.queue: _declare(channel, source) for source in self._sources}
         self._consume(self._sources, self._prefetch, done)
 
     def lose(self, _: NearmqError) -> None:
         """Forget the channel's deliveries: the broker delivers them again."""
         self._channel = None
+        self._arrived.clear()
         self._held.clear()
         self._held_bytes = 0
         self._resume_prefetch = None
@@ -190,7 +193,7 @@ class Consumer:
             self._held[method.delivery_tag] = len(body)
             self._held_bytes += len(body)
             self._pause_if_full()
-            self._on_delivery(
+            self._arrived.append(
                 Delivery(
                     message=from_delivery(method, properties, body),
                     generation=generation,
@@ -202,6 +205,11 @@ class Consumer:
             )
 
         return on_message
+
+    def _pass_on(self) -> None:
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            self._on_deliveries(arrived)
 
     @property
     def _is_consuming(self) -> bool:

@@ -39,10 +39,14 @@ class Publisher:
     """Publishes on a connection's channel. `publish` is for any thread; the connection's owner calls `open` and `lose`.
 
     Messages handed over while the connection's thread is busy leave together, in one turn of its loop.
+
+    Args:
+        after_confirms: called in the connection's thread when all confirms are told of that came together.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, after_confirms: Callable[[], None] | None = None) -> None:
         self._connection = connection
+        self._after_confirms = after_confirms
         self._lock = threading.Lock()
         self._waiting: list[Outgoing] = []
         # In the connection's thread only:
@@ -81,6 +85,8 @@ class Publisher:
     def _opened(self, channel: Any, done: Callable[[], None]) -> None:
         self._channel = channel
         channel.connection.on_ack(channel.channel_number, self._on_confirm)
+        if self._after_confirms is not None:
+            channel.connection.after_read(self._after_confirms)
         done()
 
     def _send_waiting(self) -> None:

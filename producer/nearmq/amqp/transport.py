@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nearmq.amqp.connection import Connection
@@ -41,7 +41,7 @@ class AmqpTransport:
             arguments={"x-queue-type": "classic", "x-expires": _REPLIES_EXPIRE_MS},
             exchange=names.replies,  # where workers in hardened mode send them; the others know the queue's name
         )
-        self._replies = Consumer(self._connection, [replies], on_delivery=self._receive)
+        self._replies = Consumer(self._connection, [replies], on_deliveries=self._receive)
         self._channel: Any = None
         self._on_reply: Callable[[Message], None] = lambda _: None
         self._on_connected: Callable[[], None] = lambda: None
@@ -85,9 +85,10 @@ class AmqpTransport:
         self._replies.lose(fault)
         self._publisher.lose(fault)
 
-    def _receive(self, delivery: Delivery) -> None:
-        self._on_reply(delivery.message)
-        self._replies.settle(delivery, "ack")
+    def _receive(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._on_reply(delivery.message)
+        self._replies.settle(deliveries, "ack")
 
     def _delete_replies(self) -> None:
         if self._channel is not None and self._channel.is_open:

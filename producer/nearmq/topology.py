@@ -14,6 +14,7 @@ The chain of alternate exchanges puts a job into exactly one queue: on one excha
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from nearmq.errors import InvalidArgument
@@ -179,6 +180,7 @@ def routing_key(job_type: str, collection: str | None = None, slot: str | None =
     return ".".join(word for word in (job_type, collection, slot) if word is not None)
 
 
+@lru_cache(1_024)  # there are few clients, and a reply to each of their jobs
 def check_reply_to(reply_to: str, names: Names, *, hardened: re.Pattern[str] | None = None) -> None:
     """Refuse an address that a reply must never be sent to.
 

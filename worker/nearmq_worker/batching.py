@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -48,8 +47,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
         return len(self.job.ids or [] if self.job.vectors is None else self.job.vectors)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, gc=False):
     """What jobs have in common that are taken together; of an exclusive group only one batch runs at a time."""
 
     key: Hashable

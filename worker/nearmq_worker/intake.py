@@ -6,6 +6,7 @@ from nearmq.amqp import Delivery
 from nearmq.bounds import Bounds
 from nearmq.codec import decode_job
 from nearmq.errors import InvalidArgument, JobExpired
+from nearmq.jobs import JOB_TYPES
 from nearmq.topology import Names
 from nearmq.transport import Message
 from nearmq.value_checks import check_job_id
@@ -18,10 +19,11 @@ class Intake:
     """Reads the deliveries of one worker."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        names = self._names = Names(config.prefix)
+        names = Names(config.prefix)
         self._search_queue = names.queue("search")
         ways = [names.queue("write"), names.queue("maintain"), names.control]
         self._ways = {way: way for way in ways} | {names.control_queue(config.name): names.control}
+        self._way_of = {job_type: names.queue_of(job_type) or names.control for job_type in JOB_TYPES}
         self._bounds = Bounds(hits=config.result_hits)
 
     def task_of(self, delivery: Delivery) -> Task:
@@ -53,7 +55,7 @@ class Intake:
 
     def _check_queue(self, job_type: str, queue: str) -> None:
         """Refuse a job that came by another way than its type's: a consumer of searches runs no write."""
-        expected = self._names.queue_of(job_type) or self._names.control
+        expected = self._way_of[job_type]
         way = self._ways.get(queue, self._search_queue)  # a special pool's queue takes what the search queue takes
         if way != expected:
             raise InvalidArgument(f"a {job_type} job came through {queue!r}, its way is {expected!r}", field="type")

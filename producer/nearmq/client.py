@@ -242,12 +242,7 @@ class Client:
         job_id: str | None = None,
     ) -> Future[T]:
         """As `submit`, with the future of what `convert` makes of the reply."""
-
-        def gather(reply: Reply) -> T | None:
-            last = final(reply)
-            return None if last is None else convert(last)
-
-        return self._submit(job, gather, timeout_s=timeout_s, job_id=job_id)
+        return self._submit(job, partial(_converted, convert), timeout_s=timeout_s, job_id=job_id)
 
     def publish(
         self, job: Job, *, reply_to: str | None, timeout_s: float | None = None, job_id: str | None = None
@@ -272,6 +267,11 @@ class Client:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         message = job_message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
         return self._requests.submit(message, timeout_s=timeout_s, gather=gather)
+
+
+def _converted(convert: Callable[[Reply], T], reply: Reply) -> T | None:
+    last = final(reply)
+    return None if last is None else convert(last)
 
 
 def _open_transport(url: str | None, prefix: str) -> Transport:

@@ -27,13 +27,19 @@ def test_the_truth_is_found_part_by_part(monkeypatch: pytest.MonkeyPatch, limit:
     subject = measuring._Subject(kind, None, vectors, field, lambda: reads.append(None))
 
     with ThreadPoolExecutor(2) as pool:
-        near = measuring._near(subject, queries, {1: 1, limit: 3}, 2, pool)
+        shares = measuring._ranked(subject, queries, {1: 1, limit: 3}, 2, pool)
 
-    for query, row in enumerate(held):
-        squares = np.square(vectors - vectors[row]).sum(axis=1)
-        counted = present & (np.arange(len(vectors)) != row)
-        for measured in {1, limit} if query % 3 == 0 else {1}:
-            truth = measuring._truth(queries, query, measured, near[query])
-            last = np.sort(squares[counted])[measured - 1]
-            assert set(truth) == set(np.flatnonzero(counted & (squares <= last)))
+    for measured, expected in ((1, held), (limit, held[::3])):
+        asked_rows = []
+        for share in shares:
+            asked = share.asked(measured, len(vectors))
+            assert asked.queries.rows is not None
+            for query, row in enumerate(asked.queries.rows.tolist()):
+                squares = np.square(vectors - vectors[row]).sum(axis=1)
+                counted = present & (np.arange(len(vectors)) != row)
+                last = np.sort(squares[counted])[measured - 1]
+                truth = asked.truths[asked.truths // len(vectors) == query] % len(vectors)
+                np.testing.assert_array_equal(truth, np.flatnonzero(counted & (squares <= last)))
+                asked_rows.append(row)
+        assert sorted(asked_rows) == expected.tolist()
     assert len(reads) == 5

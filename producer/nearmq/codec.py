@@ -97,7 +97,7 @@ def encode_reply(reply: Reply, *, encoding: Encoding = "json", id_format: IdForm
     """Return a reply's body; the ids of all its hits are of one type.
 
     Args:
-        reply: hits as `jobs.Hits` describes them; arrays in its result are written as lists.
+        reply: hits as `query_hits.Hits` has them; arrays in its result are written as lists.
         encoding: `base64` packs distances, and ids that are integers (`hits.py`).
         id_format: `string` writes integers as strings, for readers whose numbers are float64.
     """

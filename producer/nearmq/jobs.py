@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from nearmq.query_hits import Hits
+
 FloatMatrix = npt.NDArray[np.float32]
 
 #: What a placeholder of an expression may stand for.
@@ -281,32 +283,19 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     retryable: bool = False
 
 
-class Hits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The hits of one query, nearest first, ties by smaller id.
-
-    `ids` is int64 of shape (hits,), or str objects when the collection's primary key is string; `distances` is
-    float32 of shape (hits,): L2 squared ascending, IP and COSINE descending. `fields` holds for each output field the
-    list of its values, one a hit.
-    """
-
-    ids: Any
-    distances: Any
-    fields: dict[str, list[Any]] | None = None
-
-
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer to one job.
 
     `status` is `ok`, `partial` (a result that does not cover everything, or, of a control job, progress) or `error`.
-    `hits` answers a search, one entry a query, and `explain` says how it was done, one object a segment; `result`
-    answers every other type (docs/wire.md lists the keys of both).
+    `hits` answers a search, and `explain` says how it was done, one object a segment; `result` answers every other type
+    (docs/wire.md lists the keys of both).
     """
 
     format: int = FORMAT
     job_id: str
     status: Literal["ok", "partial", "error"]
     version: int | None = None
-    hits: list[Hits] | None = None
+    hits: Hits | None = None
     explain: list[dict[str, Any]] | None = None
     result: dict[str, Any] | None = None
     error: ErrorReply | None = None

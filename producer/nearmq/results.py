@@ -2,64 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, overload
 
 from nearmq import result_files
 from nearmq.jobs import Reply, TimingMs
+from nearmq.query_hits import Hit, Hits, QueryHits
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-class Hit(NamedTuple):
-    """One neighbour: its id and its distance to the query."""
-
-    id: int | str
-    distance: float
-
-
-class QueryHits(Sequence[Hit]):
-    """The hits of one query, nearest first, ties by smaller id.
-
-    Attributes:
-        ids: shape (hits,); int64, or str objects where the collection's primary key is string.
-        distances: float32, shape (hits,): L2 squared ascending; IP and COSINE similarity descending.
-        fields: of each output field the list of its values, in the order of the hits; empty where none was asked for.
-    """
-
-    __slots__ = ("distances", "fields", "ids")
-
-    def __init__(
-        self,
-        ids: npt.NDArray[np.int64] | npt.NDArray[np.object_],
-        distances: npt.NDArray[np.float32],
-        fields: dict[str, list[Any]] | None = None,
-    ) -> None:
-        self.ids = ids
-        self.distances = distances
-        self.fields = fields or {}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @overload
-    def __getitem__(self, index: int) -> Hit: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Hit]: ...
-    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
-        if isinstance(index, slice):
-            return list(map(Hit, self.ids[index].tolist(), self.distances[index].tolist()))
-        return Hit(self.ids[index : index + 1 or None].tolist()[0], float(self.distances[index]))
-
-    def __iter__(self) -> Iterator[Hit]:
-        return map(Hit, self.ids.tolist(), self.distances.tolist())
-
-    def __repr__(self) -> str:
-        fields = f", fields={self.fields!r}" if self.fields else ""
-        return f"QueryHits(ids={self.ids!r}, distances={self.distances!r}{fields})"
+__all__ = ["Hit", "QueryHits", "SearchResults"]
 
 
 class SearchResults(Sequence[QueryHits]):
@@ -76,7 +28,7 @@ class SearchResults(Sequence[QueryHits]):
     """
 
     def __init__(self, reply: Reply) -> None:
-        self._rows = [QueryHits(hits.ids, hits.distances, hits.fields) for hits in reply.hits or []]
+        self._hits: Hits | list[QueryHits] = [] if reply.hits is None else reply.hits
         self.job_id = reply.job_id
         self.version = reply.version or 0
         self.status = reply.status
@@ -86,14 +38,17 @@ class SearchResults(Sequence[QueryHits]):
         self.explain = reply.explain or []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._hits)
 
     @overload
     def __getitem__(self, index: int) -> QueryHits: ...
     @overload
     def __getitem__(self, index: slice) -> list[QueryHits]: ...
     def __getitem__(self, index: int | slice) -> QueryHits | list[QueryHits]:
-        return self._rows[index]
+        return self._hits[index]
+
+    def __iter__(self) -> Iterator[QueryHits]:
+        return iter(self._hits)
 
     def to_arrow(self, *, metric_type: str | None = None) -> "pa.Table":
         """Return all hits as one table, a row each (`result_files.py`); needs the extra `parquet`.

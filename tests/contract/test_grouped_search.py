@@ -8,7 +8,8 @@ import pytest
 
 import nearmq
 from nearmq.errors import FieldNotFound, InvalidArgument, LimitExceeded, NearmqError
-from nearmq.jobs import Hits, SearchJob
+from nearmq.jobs import SearchJob
+from nearmq.query_hits import QueryHits
 from tests.world import World, delete
 
 ROWS = 300
@@ -49,7 +50,7 @@ def fill(world: World) -> None:
     world.add("books", range(ROWS), VECTORS, scalars=scalars, segments=3)
 
 
-def search(world: World, **options: Any) -> list[Hits]:
+def search(world: World, **options: Any) -> list[QueryHits]:
     job = SearchJob(collection="books", **({"vectors": QUERIES, "limit": 5} | options))
     return world.client.submit(job).result().hits or []
 

@@ -9,7 +9,8 @@ import pytest
 import nearmq
 from nearmq.collection import Collection
 from nearmq.errors import FieldNotFound, InvalidArgument, LimitExceeded, NearmqError
-from nearmq.jobs import Hits, Reply, SearchJob
+from nearmq.jobs import Reply, SearchJob
+from nearmq.query_hits import QueryHits
 from tests.world import World, delete
 
 ROWS = 400
@@ -41,11 +42,11 @@ def search(world: World, **options: Any) -> Reply:
     return world.client.submit(SearchJob(collection="books", **({"limit": 5} | options))).result()
 
 
-def hits_of(world: World, **options: Any) -> list[Hits]:
+def hits_of(world: World, **options: Any) -> list[QueryHits]:
     return search(world, **options).hits or []
 
 
-def same(found: Sequence[Hits], expected: Sequence[Hits]) -> bool:
+def same(found: Sequence[QueryHits], expected: Sequence[QueryHits]) -> bool:
     pairs = zip(found, expected, strict=True)
     return all(
         one.ids.tolist() == other.ids.tolist()

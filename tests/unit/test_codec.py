@@ -25,7 +25,6 @@ from nearmq.jobs import (
     DropJob,
     ErrorReply,
     GetJob,
-    Hits,
     InsertJob,
     Job,
     ListJob,
@@ -43,6 +42,7 @@ from nearmq.jobs import (
     UpsertJob,
     VectorFieldSpec,
 )
+from nearmq.query_hits import Hits
 from nearmq.topology import routing_key
 
 WORDS = string.ascii_letters + string.digits + "_"
@@ -239,7 +239,11 @@ ROWS = st.integers(0, 6).flatmap(
 @settings(deadline=None)
 @given(st.lists(ROWS, max_size=4), st.sampled_from(["json", "base64"]), st.sampled_from(["int", "string"]))
 def test_hits_decode_to_what_was_encoded(rows: list[Any], encoding: Any, id_format: Any):
-    hits = [Hits(ids=ids, distances=distances) for ids, distances in rows]
+    hits = Hits(
+        [len(ids) for ids, _ in rows],
+        np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in rows)]),
+        np.concatenate([np.empty(0, np.float32), *(distances for _, distances in rows)]),
+    )
     reply = decode_reply(
         encode_reply(Reply(job_id="j", status="ok", hits=hits), encoding=encoding, id_format=id_format)
     )
@@ -253,13 +257,14 @@ def test_hits_decode_to_what_was_encoded(rows: list[Any], encoding: Any, id_form
 @settings(deadline=None)
 @given(st.lists(st.lists(TEXTS, max_size=3), max_size=3), st.sampled_from(["json", "base64"]))
 def test_string_ids_decode_to_what_was_encoded(rows: list[list[str]], encoding: Any):
-    hits = [
-        Hits(ids=np.array(ids, object), distances=np.zeros(len(ids), np.float32), fields={"n": ids}) for ids in rows
-    ]
+    ids = [id_ for row in rows for id_ in row]
+    hits = Hits(
+        list(map(len, rows)), np.array(ids, object), np.zeros(len(ids), np.float32), [{"n": row} for row in rows]
+    )
     reply = decode_reply(encode_reply(Reply(job_id="j", status="ok", hits=hits), encoding=encoding))
 
     assert [row.ids.tolist() for row in reply.hits] == rows
-    assert [row.fields for row in reply.hits] == [{"n": ids} for ids in rows]
+    assert [row.fields for row in reply.hits] == [{"n": row} for row in rows]
 
 
 @settings(deadline=None)
@@ -307,6 +312,25 @@ def test_no_query_at_all_is_a_job(vectors: Any):
 def test_a_reply_that_cannot_be_read_raises_internal(body: bytes):
     with pytest.raises(Internal):
         decode_reply(body)
+
+
+@pytest.mark.parametrize(("counts", "fields"), [("[2, -2]", "[]"), ("[0.0]", "[]"), ("[0]", "[{}, {}]"), ("{}", "[]")])
+def test_packed_hits_whose_counts_are_none_or_do_not_fit_raise_internal(counts: str, fields: str):
+    hits = f'{{"counts": {counts}, "ids": [], "distances": {{"data": "", "shape": [0]}}, "fields": {fields}}}'
+    with pytest.raises(Internal):
+        decode_reply(f'{{"job_id": "j", "status": "ok", "hits": {hits}}}'.encode())
+
+
+def test_hits_of_many_queries_are_read_by_number_slice_or_one_after_the_other():
+    hits = Hits([2, 0, 1], np.array([7, 3, 9]), np.array([1, 2, 4], np.float32))
+
+    expected = [[7, 3], [], [9]]
+    assert [found.ids.tolist() for found in hits] == expected
+    assert [hits[query].ids.tolist() for query in range(3)] == expected
+    assert [found.ids.tolist() for found in hits[1:]] == expected[1:]
+    assert hits[-1].distances.tolist() == [4.0]
+    with pytest.raises(IndexError):
+        hits[3]
 
 
 BODIES = [

@@ -11,17 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nearmq.jobs import Hits, Reply
+from nearmq.jobs import Reply
+from nearmq.query_hits import Hits
 from nearmq.result_files import ResultsFile
 from nearmq.results import SearchResults
 
 
 def results(*queries: tuple[list[Any], list[float], dict[str, list[Any]]], version: int = 7) -> SearchResults:
     text = any(isinstance(id_, str) for ids, _, _ in queries for id_ in ids)
-    hits = [
-        Hits(ids=np.array(ids, object if text else np.int64), distances=np.array(found, np.float32), fields=fields)
-        for ids, found, fields in queries
-    ]
+    hits = Hits(
+        [len(ids) for ids, _, _ in queries],
+        np.array([id_ for ids, _, _ in queries for id_ in ids], object if text else np.int64),
+        np.array([distance for _, found, _ in queries for distance in found], np.float32),
+        [fields for _, _, fields in queries],
+    )
     return SearchResults(Reply(job_id="job", status="ok", version=version, hits=hits))
 
 
@@ -118,7 +121,7 @@ import sys
 sys.modules["pyarrow"] = None
 from nearmq.jobs import Reply
 from nearmq.results import SearchResults
-SearchResults(Reply(job_id="job", status="ok", version=1, hits=[])).to_arrow()
+SearchResults(Reply(job_id="job", status="ok", version=1, hits=None)).to_arrow()
 """
     failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 

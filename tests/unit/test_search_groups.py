@@ -28,17 +28,19 @@ def test_the_rows_of_a_page_of_groups_are_those_of_the_whole(
 ):
     windows: list[int] = []
 
-    def find(numbers: Sequence[int], window: int) -> list[Found]:
-        """The nearest hits of a query, whose places are their ranks."""
+    def find(numbers: Sequence[int], window: int) -> Found:
+        """The nearest hits of some queries, whose places are their ranks."""
         windows.append(window)
         ranks = [np.arange(min(window, len(queries[number]))) + 1_000 * number for number in numbers]
-        return [Found(places, places.astype(np.float32), places) for places in ranks]
+        places = np.concatenate(ranks)
+        return Found(list(map(len, ranks)), places, places.astype(np.float32), places)
 
     def groups_of(places: np.ndarray) -> np.ndarray:
         return np.array([queries[place // 1_000][place % 1_000] for place in places], dtype=np.int64)
 
     found = find_groups(find, groups_of, len(queries), offset=offset, limit=limit, size=size, most=200)
-    for number, (groups, hits) in enumerate(zip(queries, found, strict=True)):
+    assert len(found.counts) == len(queries)
+    for number, (groups, hits) in enumerate(zip(queries, found.shares([1] * len(queries)), strict=True)):
         ranks = [place - 1_000 * number for place in hits.ids.tolist()]
         assert ranks == expected(groups, offset=offset, limit=limit, size=size)
     assert windows == sorted(set(windows))
@@ -47,10 +49,10 @@ def test_the_rows_of_a_page_of_groups_are_those_of_the_whole(
 def test_one_window_is_enough_where_the_nearest_rows_are_of_as_many_groups():
     windows: list[int] = []
 
-    def find(numbers: Sequence[int], window: int) -> list[Found]:
+    def find(_: Sequence[int], window: int) -> Found:
         windows.append(window)
         places = np.arange(window)
-        return [Found(places, places.astype(np.float32), places)] * len(numbers)
+        return Found([window], places, places.astype(np.float32), places)
 
-    [hits] = find_groups(find, lambda places: places % 7, 1, offset=2, limit=5, size=1, most=1_000_000)
-    assert (hits.ids.tolist(), windows) == ([2, 3, 4, 5, 6], [28])
+    hits = find_groups(find, lambda places: places % 7, 1, offset=2, limit=5, size=1, most=1_000_000)
+    assert (hits.counts, hits.ids.tolist(), windows) == ([5], [2, 3, 4, 5, 6], [28])

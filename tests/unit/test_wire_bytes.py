@@ -195,7 +195,7 @@ def test_a_stored_reply_of_format_1_keeps_all_its_keys():
 
     assert reply.timing_ms == TimingMs(queue=0.5, load=0.0, search=1.5, total=2.0)
     assert (reply.worker, reply.attempt) == ("search-7f9c", 2)
-    assert [hits.fields for hits in reply.hits] == [None, None, {"year": [2024]}]
+    assert [hits.fields for hits in reply.hits] == [{}, {}, {"year": [2024]}]
 
 
 @pytest.mark.parametrize("name", ["string_ids", "packed_string_ids"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,17 @@ class RowReader:
             )
 
 
-def read_fields(names: Sequence[str], places: Sequence[Places], reader: RowReader) -> list[dict[str, list[Any]]]:
+def read_fields(
+    names: Sequence[str], counts: Sequence[int], places: Places, reader: RowReader
+) -> list[dict[str, list[Any]]]:
     """Return for each query the values of each scalar field, in the order of its hits.
 
     Args:
         names: the scalar fields.
-        places: of each query's hits, shape (hits,).
+        counts: how many hits each query has.
+        places: of the hits of all queries.
         reader: raises LimitExceeded when it is too much.
     """
-    bounds = np.cumsum([0, *map(len, places)]).tolist()
-    values = reader.scalars(names, np.concatenate([np.empty(0, dtype=np.int64), *places]))
-    return [{name: column[start:stop] for name, column in values.items()} for start, stop in pairwise(bounds)]
+    values = reader.scalars(names, places)
+    bounds = pairwise(accumulate(counts, initial=0))
+    return [{name: column[start:stop] for name, column in values.items()} for start, stop in bounds]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nearmq.jobs import Hits, Reply, TimingMs
+from nearmq.jobs import Reply, TimingMs
+from nearmq.query_hits import Hits
 from nearmq_index_store.indexes.params import MAX_LIMIT
 from nearmq_index_store.manifest import SegmentEntry, Snapshot
 from nearmq_worker.cache import SegmentCache
@@ -61,11 +62,9 @@ class SearchBatch:
         """Search the segments with all queries of several searches, and cut each one's hits from the result."""
         part = self._pass_of(searches)
         answer = self._searcher.search(part, np.concatenate([search.queries for search in searches]))
-        start = 0
-        for search in searches:
-            own = answer.found[start : start + len(search.queries)]
-            start += len(search.queries)
-            yield search.place, self._reply(part, search, [search.page(found) for found in own], [answer])
+        shares = answer.found.shares(len(search.queries) for search in searches)
+        for search, found in zip(searches, shares, strict=True):
+            yield search.place, self._reply(part, search, search.page(found), [answer])
 
     def _run_grouped(self, search: Search, checker: SearchChecker) -> Reply:
         """Search the segments until enough groups are found."""
@@ -74,17 +73,17 @@ class SearchBatch:
         group_by: str = job.group_by_field
         answers: list[Answer] = []
 
-        def find(queries: Sequence[int], window: int) -> list[Found]:
+        def find(queries: Sequence[int], window: int) -> Found:
             wider = replace(part, window=window, choice=checker.widened(search, window))
             at_once = max(1, self._config.result_hits // window)
             slices = [queries[start : start + at_once] for start in range(0, len(queries), at_once)]
             found = [self._searcher.search(wider, search.queries[list(some)]) for some in slices]
             answers.extend(found)
-            return [hits for answer in found for hits in answer.found]
+            return Found.joined([answer.found for answer in found])
 
         reader = self._row_reader(part, search)
         numbers: dict[Any, int] = {}
-        hits = find_groups(
+        found = find_groups(
             find,
             lambda places: reader.groups(group_by, places, numbers),
             len(search.queries),
@@ -93,7 +92,7 @@ class SearchBatch:
             size=job.group_size,
             most=max(1, min(MAX_LIMIT, sum(entry.live_rows for entry in self._segments))),
         )
-        return self._reply(part, search, hits, answers)
+        return self._reply(part, search, found, answers)
 
     def _pass_of(self, searches: Sequence[Search]) -> Pass:
         """Return the pass for searches of one choice."""
@@ -106,19 +105,19 @@ class SearchBatch:
             with_places=any(search.output_fields is not None for search in searches),
         )
 
-    def _reply(self, part: Pass, search: Search, found: Sequence[Found], answers: Sequence[Answer]) -> Reply:
+    def _reply(self, part: Pass, search: Search, found: Found, answers: Sequence[Answer]) -> Reply:
         """Read the fields that a search asks for, and write its reply.
 
         Args:
             part: what its hits were found in.
-            found: the hits of each of its queries.
+            found: the hits of its queries.
             answers: all that was found on the way, the last of which explains it.
         """
         if fault := search.awaited.fault():
             return error_reply(search.job_id, fault)
-        rows = search.answer(found, part.no_hits)
+        found = search.answer(found)
         try:
-            fields = self._fields(part, search, rows)
+            fields = self._fields(part, search, found)
         except JOB_ERRORS as error:
             return error_reply(search.job_id, error)
         load_s, search_s = sum(answer.load_s for answer in answers), sum(answer.search_s for answer in answers)
@@ -126,19 +125,16 @@ class SearchBatch:
             job_id=search.job_id,
             status="ok",
             version=self._snapshot.manifest.version,
-            hits=[
-                Hits(ids=hits.ids, distances=hits.distances, fields=values)
-                for hits, values in zip(rows, fields, strict=True)
-            ],
+            hits=Hits(found.counts, found.ids, found.distances, fields),
             explain=answers[-1].explained if search.job.explain and answers else None,
             timing_ms=TimingMs(load=load_s * 1_000, search=search_s * 1_000),
         )
 
-    def _fields(self, part: Pass, search: Search, rows: Sequence[Found]) -> Sequence[dict[str, list[Any]] | None]:
+    def _fields(self, part: Pass, search: Search, found: Found) -> list[dict[str, list[Any]]] | None:
         if search.output_fields is None:
-            return [None] * len(rows)
-        places = [hits.places for hits in rows if hits.places is not None]
-        return read_fields(search.output_fields, places, self._row_reader(part, search))
+            return None
+        assert found.places is not None
+        return read_fields(search.output_fields, found.counts, found.places, self._row_reader(part, search))
 
     def _row_reader(self, part: Pass, search: Search) -> RowReader:
         version = ReadVersion(self._cache, part.snapshot, part.segments, search.awaited)

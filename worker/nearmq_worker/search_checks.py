@@ -1,6 +1,6 @@
 """The searches of a batch, checked against one version of their collection, and what each is looking for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -57,23 +57,20 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.job.offset + self.job.limit) * self.job.group_size
 
     def page(self, found: Found) -> Found:
-        """Cut this search's hits of one query from those of a window at least as large."""
-        if not self.job.offset and len(found.ids) <= self.window:  # as nearly always
-            return found
-        page = slice(self.job.offset, self.window)
-        return Found(found.ids[page], found.distances[page], None if found.places is None else found.places[page])
+        """Cut this search's hits from those of a window at least as large."""
+        return found.page(self.job.offset, self.window)
 
-    def answer(self, found: Sequence[Found], nothing: Callable[[], Found]) -> Sequence[Found]:
-        """Return the hits of each row of the answer: those of the queries, rounded, and nothing for the others."""
+    def answer(self, found: Found) -> Found:
+        """Return the hits of the rows of the answer: those of the queries, rounded, and none for the others."""
         decimals = self.job.round_decimal
         if decimals >= 0:
-            found = [hits._replace(distances=hits.distances.round(decimals)) for hits in found]
+            found = found._replace(distances=found.distances.round(decimals))
         if self.row_of is None:
             return found
-        rows = [nothing()] * self.rows
-        for row, hits in zip(self.row_of.tolist(), found, strict=True):
-            rows[row] = hits
-        return rows
+        counts = [0] * self.rows
+        for row, count in zip(self.row_of.tolist(), found.counts, strict=True):
+            counts[row] = count
+        return found._replace(counts=counts)
 
 
 class SearchChecker:

@@ -14,7 +14,7 @@ from nearmq_index_store.places import Places
 from nearmq_worker.search_pass import Found
 
 #: Finds the nearest rows of some queries, given by their numbers, up to a window.
-Find = Callable[[Sequence[int], int], Sequence[Found]]
+Find = Callable[[Sequence[int], int], Found]
 
 #: Tells the groups of rows at some places, equal numbers for equal values.
 GroupsOf = Callable[[Places], npt.NDArray[np.int64]]
@@ -27,7 +27,7 @@ _WIDER = 8
 
 def find_groups(
     find: Find, groups_of: GroupsOf, queries: int, *, offset: int, limit: int, size: int, most: int
-) -> list[Found]:
+) -> Found:
     """Find for each query the groups after the first `offset`, at most `limit`, each with at most `size` rows.
 
     Args:
@@ -37,23 +37,23 @@ def find_groups(
         most: rows that a window may hold at the most.
 
     Returns:
-        The hits of each query, nearest first.
+        The hits of the queries, nearest first.
     """
     answers: list[Found | None] = [None] * queries
     pending = list(range(queries))
     window = min(most, _FIRST * (offset + limit) * size)
     while pending:
         left = []
-        for query, found in zip(pending, find(pending, window), strict=True):
+        for query, found in zip(pending, find(pending, window).shares([1] * len(pending)), strict=True):
             assert found.places is not None
             kept, is_whole = pick(groups_of(found.places), offset=offset, limit=limit, size=size)
             if is_whole or len(found.ids) < window or window == most:
-                answers[query] = Found(found.ids[kept], found.distances[kept], found.places[kept])
+                answers[query] = Found([len(kept)], found.ids[kept], found.distances[kept], found.places[kept])
             else:
                 left.append(query)
         pending = left
         window = most if window * _WIDER * _WIDER > most else window * _WIDER
-    return [answer for answer in answers if answer is not None]
+    return Found.joined([answer for answer in answers if answer is not None])
 
 
 def pick(groups: npt.NDArray[np.int64], *, offset: int, limit: int, size: int) -> tuple[RowNumbers, bool]:

@@ -40,13 +40,13 @@ class Answer:
     """What a pass found.
 
     Attributes:
-        found: the hits of each query, in their order.
+        found: the hits of the queries, in their order.
         load_s: the longest that a segment took to load.
         search_s: what else the pass took.
         explained: how each segment was searched, as the wire has it.
     """
 
-    found: list[Found]
+    found: Found
     load_s: float
     search_s: float
     explained: list[dict[str, Any]]

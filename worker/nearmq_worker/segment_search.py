@@ -17,8 +17,9 @@ from nearmq_worker.search_pass import Found, Pass
 
 #: Fewest queries that are worth handing to another thread.
 _SLICE_QUERIES = 64
-#: Most queries that search a segment without asking whether anybody still waits; more gain nothing.
-_LONGEST_SLICE = 256
+#: Most queries that search a segment without asking whether anybody still waits. What a slice costs beside its walks
+#: runs cold each time: 1,000 HNSW queries (ef 32) take 2 to 4 % longer in slices of 256, and 8 to 10 % in those of 128.
+_LONGEST_SLICE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

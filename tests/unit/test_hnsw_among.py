@@ -18,7 +18,7 @@ def segment(tmp_path_factory: pytest.TempPathFactory) -> Segment:
     vectors = np.repeat(random.standard_normal((ROWS // CLUSTER, DIM)), CLUSTER, axis=0)
     vectors += 0.05 * random.standard_normal((ROWS, DIM))
     field = vector_field(DIM, "L2", "HNSW", M=16, efConstruction=100)
-    return make_segment(tmp_path_factory.mktemp("graph"), field, vectors.astype(np.float32), range(ROWS), threads=2)
+    return make_segment(tmp_path_factory.mktemp("graph"), field, vectors.astype(np.float32), range(ROWS))
 
 
 def search(segment: Segment, queries: np.ndarray, expr: str, ef: int = 16) -> Hits:

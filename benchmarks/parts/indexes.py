@@ -69,7 +69,7 @@ class Curve:
 def run(stage: Stage) -> Findings:
     """Measure."""
     cells = 1_024 if stage.scale.is_full else 128
-    with threadpool_limits(1):
+    with threadpool_limits(1):  # of BLAS, and of OpenMP, by which faiss would take all cores
         curves = [measure(stage, stage.synth, hnsw_points(stage, stage.synth) + ivf_points(stage, stage.synth, cells))]
         if stage.scale.is_full:
             curves.append(measure(stage, stage.real, _all_points(stage)))
@@ -88,7 +88,6 @@ def run(stage: Stage) -> Findings:
 
 def measure(stage: Stage, data: Data, points: list[Point]) -> Curve:
     """Search at each point, in turns."""
-    faiss.omp_set_num_threads(1)  # building our own indexes set it to two, for this thread too
     seconds = _SHARE * stage.scale.seconds
     samples = in_turns(
         min(3, stage.scale.rounds), {point.name: partial(_rates, point.search, data, seconds) for point in points}

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -72,6 +73,22 @@ def test_candidates_are_rows_of_the_segment_enough_of_them_and_none_twice(segmen
         assert len(np.unique(rows)) == len(rows) >= min(limit, ROWS)
         assert rows.min() >= 0
         assert rows.max() < ROWS
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["IVF_FLAT", "IVF_SQ8", "IVF_PQ"])
+def test_building_and_searching_leave_the_caller_as_many_threads_of_faiss_as_it_had(
+    kind: str, threads: int, tmp_path: Path
+):
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        field = vector_field(DIM, "L2", kind, **DECLARED[kind])
+        segment = make_segment(tmp_path, field, VECTORS, range(ROWS), threads=threads)
+        search_part(segment, QUERIES, 10, resolved(segment, 10))
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_a_query_gets_the_same_alone_as_in_a_batch_of_50_with_larger_limits(segment: Segment):

@@ -5,6 +5,8 @@ command that builds and searches no such index should not wait for. faiss's own 
 a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from types import ModuleType
 
@@ -26,24 +28,25 @@ _MOST_TABLE_BYTES = 2 << 30
 
 def kmeans(sample: FloatMatrix, k: int, *, spherical: bool, threads: int, seed: int) -> FloatMatrix:
     """Return k centroids, float32 (k, dim), of at least k vectors; of unit length when spherical."""
-    faiss = _faiss(threads)
-    # The two bounds: train on the whole sample, and without a warning where it is small.
-    clustering = faiss.Kmeans(
-        sample.shape[1],
-        k,
-        spherical=spherical,
-        seed=seed,
-        max_points_per_centroid=len(sample),
-        min_points_per_centroid=1,
-    )
-    clustering.train(sample)
+    with _faiss(threads) as faiss:
+        # The two bounds: train on the whole sample, and without a warning where it is small.
+        clustering = faiss.Kmeans(
+            sample.shape[1],
+            k,
+            spherical=spherical,
+            seed=seed,
+            max_points_per_centroid=len(sample),
+            min_points_per_centroid=1,
+        )
+        clustering.train(sample)
     centroids: FloatMatrix = clustering.centroids
     return centroids
 
 
 def assign_to_nearest(centroids: FloatMatrix, vectors: FloatMatrix, *, threads: int) -> RowNumbers:
     """Return for each vector the number of its nearest centroid (L2)."""
-    _, nearest = _faiss(threads).knn(vectors, centroids, 1)
+    with _faiss(threads) as faiss:
+        _, nearest = faiss.knn(vectors, centroids, 1)
     numbers: RowNumbers = nearest[:, 0]
     return numbers
 
@@ -63,20 +66,20 @@ class Coder:
             m: sub-vectors of a product quantizer; None is a scalar quantizer.
             nbits: bits of code a sub-vector, or a dimension (8).
         """
-        faiss = _faiss(1)
         nlist, dim = centroids.shape
-        kind = faiss.METRIC_L2 if metric == "L2" else faiss.METRIC_INNER_PRODUCT
         self._centroids = centroids
-        self._quantizer = faiss.IndexFlat(dim, kind)
-        self._quantizer.add(centroids)
-        if m is None:
-            self._index = faiss.IndexIVFScalarQuantizer(
-                self._quantizer, dim, nlist, faiss.ScalarQuantizer.QT_8bit, kind
-            )
-            self._learnt = self._index.sq.trained
-        else:
-            self._index = faiss.IndexIVFPQ(self._quantizer, dim, nlist, m, nbits, kind)
-            self._learnt = self._index.pq.centroids
+        with _faiss(1) as faiss:
+            kind = faiss.METRIC_L2 if metric == "L2" else faiss.METRIC_INNER_PRODUCT
+            self._quantizer = faiss.IndexFlat(dim, kind)
+            self._quantizer.add(centroids)
+            if m is None:
+                self._index = faiss.IndexIVFScalarQuantizer(
+                    self._quantizer, dim, nlist, faiss.ScalarQuantizer.QT_8bit, kind
+                )
+                self._learnt = self._index.sq.trained
+            else:
+                self._index = faiss.IndexIVFPQ(self._quantizer, dim, nlist, m, nbits, kind)
+                self._learnt = self._index.pq.centroids
 
     def train(self, sample: FloatMatrix, *, threads: int, seed: int) -> npt.NDArray[np.float32]:
         """Learn from a sample, and return the codebook: float32, flat."""
@@ -84,21 +87,23 @@ class Coder:
         differences = sample - self._centroids[cells]
         # On one thread: the clusterings of sub-vectors are so small that a second one doubled the processor time (12 to
         # 24 s for 96 sub-vectors) and saved none.
-        faiss = _faiss(1)
-        if isinstance(self._index, faiss.IndexIVFPQ):
-            self._index.pq.cp.seed = seed
-            self._index.pq.cp.niter = _PQ_ROUNDS
-            self._index.pq.cp.min_points_per_centroid = 1
-        self._index.train_encoder(len(sample), faiss.swig_ptr(differences), faiss.swig_ptr(cells))
-        self._index.is_trained = True
-        codebook: npt.NDArray[np.float32] = faiss.vector_to_array(self._learnt)
+        with _faiss(1) as faiss:
+            if isinstance(self._index, faiss.IndexIVFPQ):
+                self._index.pq.cp.seed = seed
+                self._index.pq.cp.niter = _PQ_ROUNDS
+                self._index.pq.cp.min_points_per_centroid = 1
+            self._index.train_encoder(len(sample), faiss.swig_ptr(differences), faiss.swig_ptr(cells))
+            self._index.is_trained = True
+            codebook: npt.NDArray[np.float32] = faiss.vector_to_array(self._learnt)
         return codebook
 
     def encode(self, vectors: FloatMatrix, cells: RowNumbers, *, threads: int) -> npt.NDArray[np.uint8]:
         """Return the codes of vectors in their cells, uint8 (n, bytes of code a row)."""
-        faiss = _faiss(threads)
         codes = np.empty((len(vectors), self._index.code_size), dtype=np.uint8)
-        self._index.encode_vectors(len(vectors), faiss.swig_ptr(vectors), faiss.swig_ptr(cells), faiss.swig_ptr(codes))
+        with _faiss(threads) as faiss:
+            self._index.encode_vectors(
+                len(vectors), faiss.swig_ptr(vectors), faiss.swig_ptr(cells), faiss.swig_ptr(codes)
+            )
         return codes
 
     def load(
@@ -109,17 +114,17 @@ class Coder:
         offsets: npt.NDArray[np.int64],
     ) -> None:
         """Take in a codebook and the codes by position; the scan will return `order` at the position."""
-        faiss = _faiss(1)
-        faiss.copy_array_to_vector(np.ascontiguousarray(codebook).reshape(-1), self._learnt)
-        self._index.is_trained = True
-        for cell, (start, stop) in enumerate(pairwise(offsets.tolist())):
-            if stop > start:
-                self._index.invlists.add_entries(
-                    cell, stop - start, faiss.swig_ptr(order[start:stop]), faiss.swig_ptr(codes[start:stop])
-                )
-        self._index.ntotal = len(order)
-        if isinstance(self._index, faiss.IndexIVFPQ):
-            self._index.precompute_table()
+        with _faiss(1) as faiss:
+            faiss.copy_array_to_vector(np.ascontiguousarray(codebook).reshape(-1), self._learnt)
+            self._index.is_trained = True
+            for cell, (start, stop) in enumerate(pairwise(offsets.tolist())):
+                if stop > start:
+                    self._index.invlists.add_entries(
+                        cell, stop - start, faiss.swig_ptr(order[start:stop]), faiss.swig_ptr(codes[start:stop])
+                    )
+            self._index.ntotal = len(order)
+            if isinstance(self._index, faiss.IndexIVFPQ):
+                self._index.precompute_table()
 
     def scan(
         self,
@@ -138,24 +143,24 @@ class Coder:
             count: how many rows.
             allowed: the only rows to return; None is all.
         """
-        # One native thread a call: callers run segments and batches in parallel.
-        faiss = _faiss(1)
         cells, distances = np.ascontiguousarray(cells), np.ascontiguousarray(distances)
-        # Of bytes that live as long as this call, which is as long as faiss looks at them.
-        selector = None if allowed is None else faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
         rows = np.empty((len(queries), count), dtype=np.int64)
         distances_of_rows = np.empty((len(queries), count), dtype=np.float32)
-        self._index.search_preassigned_c(
-            len(queries),
-            faiss.swig_ptr(queries),
-            count,
-            faiss.swig_ptr(cells),
-            faiss.swig_ptr(distances),
-            faiss.swig_ptr(distances_of_rows),
-            faiss.swig_ptr(rows),
-            False,
-            faiss.SearchParametersIVF(nprobe=cells.shape[1], sel=selector),
-        )
+        # One native thread a call: callers run segments and batches in parallel.
+        with _faiss(1) as faiss:
+            # Of bytes that live as long as this call, which is as long as faiss looks at them.
+            selector = None if allowed is None else faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
+            self._index.search_preassigned_c(
+                len(queries),
+                faiss.swig_ptr(queries),
+                count,
+                faiss.swig_ptr(cells),
+                faiss.swig_ptr(distances),
+                faiss.swig_ptr(distances_of_rows),
+                faiss.swig_ptr(rows),
+                False,
+                faiss.SearchParametersIVF(nprobe=cells.shape[1], sel=selector),
+            )
         return rows
 
 
@@ -165,10 +170,14 @@ def table_bytes(nlist: int, metric: Metric, *, m: int, nbits: int) -> int:
     return table if metric == "L2" and table <= _MOST_TABLE_BYTES else 0
 
 
-def _faiss(threads: int) -> ModuleType:
-    """Import faiss, and set its threads, which count for the calling thread only."""
+@contextmanager
+def _faiss(threads: int) -> Iterator[ModuleType]:
+    """Import faiss, with so many OpenMP threads until the block ends, for what the calling thread asks of it."""
     import faiss  # noqa: PLC0415 - slow to import, see the module's docstring
 
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
-    module: ModuleType = faiss
-    return module
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)

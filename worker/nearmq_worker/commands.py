@@ -115,8 +115,9 @@ def run(
     """Take jobs from RabbitMQ and answer them, until SIGTERM or Ctrl-C; a second one ends the worker at once."""
     from threadpoolctl import threadpool_limits  # noqa: PLC0415  not before the command is known
 
+    from nearmq_index_store.indexes import load_faiss  # noqa: PLC0415  not before the command is known
     from nearmq_worker.logs import configure_logging  # noqa: PLC0415  not before the command is known
-    from nearmq_worker.service import Worker  # noqa: PLC0415  imports faiss, which takes a second
+    from nearmq_worker.service import Worker  # noqa: PLC0415  not before the command is known
 
     configure_logging(log_level, log_format)
     faulthandler.enable()  # a crash in native code says where it was
@@ -148,6 +149,7 @@ def run(
     # Jobs leave hardly any cycles; with Python's settings the search for them took an eighth of a one-query job.
     gc.freeze()
     gc.set_threshold(20_000)
+    load_faiss()
     threadpool_limits(1)  # the compute threads are the parallelism: one native thread a call
     worker = Worker(config)
     _stop_on_signals(worker.request_stop)

@@ -1,20 +1,24 @@
-"""All that is asked of faiss: k-means, scalar and product quantizers, and the scan of their codes.
+"""All that is asked of faiss: k-means, scalar and product quantizers, and the scan of their codes, or of some rows.
 
-The one module that imports faiss, and only when a function needs it: the import takes over half a second, which a
-command that builds and searches no such index should not wait for. faiss's own files are never read nor written: what
-a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
+The one module that imports faiss, and only when a function needs it: the import takes up to half a second and 27 MB,
+for which a command that builds and searches no such index should not wait. faiss's own files are never read nor
+written: what a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers
+from nearmq_index_store.distances import Distances, FloatMatrix, FloatVector, RowNumbers
 from nearmq_index_store.schema import Metric
+
+#: What rows are ranked by: squared distance, or inner product.
+Nearness = Literal["L2", "IP"]
 
 #: uint8, a bit a row, the lowest first.
 Bits = npt.NDArray[np.uint8]
@@ -24,6 +28,12 @@ _PQ_ROUNDS = 5
 
 #: faiss keeps tables of distances between centroids and codewords (L2 only) up to this size.
 _MOST_TABLE_BYTES = 2 << 30
+
+
+def load_faiss() -> None:
+    """Import faiss now, so that no search has to wait for that."""
+    with _faiss(1):
+        pass
 
 
 def kmeans(sample: FloatMatrix, k: int, *, spherical: bool, threads: int, seed: int) -> FloatMatrix:
@@ -49,6 +59,54 @@ def assign_to_nearest(centroids: FloatMatrix, vectors: FloatMatrix, *, threads: 
         _, nearest = faiss.knn(vectors, centroids, 1)
     numbers: RowNumbers = nearest[:, 0]
     return numbers
+
+
+def nearest(
+    query: FloatVector, vectors: FloatMatrix, rows: RowNumbers, count: int, *, by: Nearness
+) -> tuple[RowNumbers, FloatVector]:
+    """Return those of some rows that are nearest to a query, read where they are, nearest first.
+
+    Args:
+        vectors: float32, shape (n, dim), C-contiguous, such that no sum over a row leaves the range of float32.
+        rows: int64, numbers of `vectors`, each from 0 to n - 1.
+        count: how many to return, at most as many as there are rows.
+
+    Returns:
+        Their numbers, and how far each is: the squared distance, or the inner product negated; float32 sums.
+    """
+    found = np.empty(count, dtype=np.int64)
+    farness = np.empty(count, dtype=np.float32)
+    with _faiss(1) as faiss:
+        find = faiss.knn_L2sqr_by_idx if by == "L2" else faiss.knn_inner_products_by_idx
+        find(
+            faiss.swig_ptr(query),
+            faiss.swig_ptr(vectors),
+            faiss.swig_ptr(rows),
+            vectors.shape[1],
+            1,
+            len(vectors),
+            len(rows),
+            count,
+            faiss.swig_ptr(farness),
+            faiss.swig_ptr(found),
+        )
+    return found, farness if by == "L2" else -farness
+
+
+def products(query: FloatVector, vectors: FloatMatrix, rows: RowNumbers) -> FloatVector:
+    """Return the inner products, float32, of a query and some rows; arguments as for `nearest`, of any values."""
+    found = np.empty(len(rows), dtype=np.float32)
+    with _faiss(1) as faiss:
+        faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(found),
+            faiss.swig_ptr(query),
+            faiss.swig_ptr(vectors),
+            faiss.swig_ptr(rows),
+            vectors.shape[1],
+            1,
+            len(rows),
+        )
+    return found
 
 
 class Coder:

@@ -2,7 +2,8 @@
 
 Where several queries visit a cell, one matrix product ranks its rows for all of them; so that most of these keys are
 looked at while they are in the processor's cache, and never again, each query's nearest cells come first and tell how
-near a row must be. Where hardly any two queries visit the same cell, each is ranked by itself.
+near a row must be. Where hardly any two queries visit the same cell, each is ranked by itself, in one pass over all of
+its rows.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,19 @@ import numpy.typing as npt
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers
 from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.scan import (
-    FEW_QUERIES,
     KEYS_AT_ONCE,
     Measured,
     Prepared,
     Scan,
     above,
-    closest,
     cut,
     may_overflow,
 )
 from nearmq_index_store.schema import Metric
+
+#: Where a row is ranked for more queries than this, on average, products for all of them are faster than each alone:
+#: measured 7 to 12 on 29,000 x 384 real vectors and on 200,000 x 128 synthetic ones, visiting 1 to 100 % of the cells.
+_SHARED = 8
 
 #: int64, shape (queries, width): the cells of each query, nearest first, -1 where there is none.
 VisitedCells = npt.NDArray[np.int64]
@@ -79,34 +82,46 @@ class CellScan:
             among: the only rows to return; None is all.
         """
         prepared = self._scan.prepare(queries)
-        if len(queries) <= FEW_QUERIES or cells.size <= FEW_QUERIES * len(np.unique(cells)):
-            found = self._alone(prepared, cells, limit, among)
-        else:
-            found = []
-            most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max()
-            step = max(1, KEYS_AT_ONCE // int(most))
-            for start in range(0, len(queries), step):
-                chunk = slice(start, start + step)
-                some = Prepared(prepared.queries[chunk], prepared.slack[chunk])
-                found += self._together(some, cells[chunk], limit, among)
+        counts = self._sizes if among is None else among.counts
+        if not self._are_shared(cells, counts):
+            return self._alone(prepared, cells, limit, among)
+        found = []
+        most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max()
+        step = max(1, KEYS_AT_ONCE // int(most))
+        for start in range(0, len(queries), step):
+            chunk = slice(start, start + step)
+            some = Prepared(prepared.queries[chunk], prepared.slack[chunk])
+            found += self._together(some, cells[chunk], limit, among)
         # Refused rows are left where there are few others, or nothing is known of the keys.
         return found if among is None else [positions[~among.refused[positions]] for positions in found]
 
+    def _are_shared(self, cells: VisitedCells, counts: npt.NDArray[np.int64]) -> bool:
+        """Say whether so many queries visit the same cells that a product for all of them takes less time.
+
+        Args:
+            counts: the rows of each cell that are ranked for a query alone.
+        """
+        if len(cells) <= _SHARED:
+            return False
+        visitors = np.bincount(cells.reshape(-1) + 1, minlength=len(counts) + 1)[1:]
+        return bool(visitors @ counts > _SHARED * (self._sizes @ (visitors > 0)))
+
     def _alone(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
-        """Rank all rows of its cells for one query after the other."""
+        """Rank the rows of its cells for one query after the other."""
         found = []
         for query, slack, visited in zip(prepared.queries, prepared.slack.tolist(), cells, strict=True):
-            # In the order of the rows, so that cells side by side are read as one.
-            in_order = np.sort(visited[visited >= 0])
-            starts, stops = self._offsets[in_order], self._offsets[in_order + 1]
-            ends = np.cumsum(stops - starts)
-            runs = _runs(starts.tolist(), stops.tolist())
-            keys = self._scan.keys_of_runs(query, runs)
+            positions = self._positions(visited[visited >= 0])
             if among is not None:
-                np.copyto(keys, np.inf, where=np.concatenate([among.refused[run] for run in runs]))
-            line = closest(keys, limit, slack)
-            found.append(line + (stops - ends)[np.searchsorted(ends, line, side="right")])
+                positions = positions[~among.refused[positions]]
+            found.append(self._scan.nearest_at(query, slack, positions, limit))
         return found
+
+    def _positions(self, cells: npt.NDArray[np.int64]) -> RowNumbers:
+        """Return the positions that some cells hold, one cell after the other."""
+        sizes = self._sizes[cells]
+        positions: RowNumbers = (self._offsets[cells] - (sizes.cumsum() - sizes)).repeat(sizes)
+        positions += np.arange(len(positions))
+        return positions
 
     def _together(self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None) -> list[RowNumbers]:
         """Rank the rows of each cell for all queries that visit it."""
@@ -163,14 +178,3 @@ def _by_query(owners: npt.NDArray[np.int64], positions: RowNumbers, queries: int
     positions = positions[np.argsort(owners, kind="stable")]
     bounds = np.cumsum(np.bincount(owners, minlength=queries)).tolist()
     return [positions[start:stop] for start, stop in pairwise([0, *bounds])]
-
-
-def _runs(starts: list[int], stops: list[int]) -> list[slice]:
-    """Return slices that cover the same positions, as few as can be; given in order, without overlap."""
-    runs = [slice(starts[0], stops[0])]
-    for start, stop in zip(starts[1:], stops[1:], strict=True):
-        if start == runs[-1].stop:
-            runs[-1] = slice(runs[-1].start, stop)
-        else:
-            runs.append(slice(start, stop))
-    return runs

@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - the protocol's parameters; not every kind needs them all
-"""IVF_FLAT: the rows of the nearest cells, searched exactly; ours, in numpy over the mapped rows.
+"""IVF_FLAT: the rows of the nearest cells, searched exactly; ours, over the mapped rows.
 
 A segment's rows are sorted by the cells of its first IVF_FLAT field (`segment.py`), so that a cell is a slice of them:
 there is no copy and nothing to load but centroids, offsets, and what a scan knows of the rows' lengths: the longest one

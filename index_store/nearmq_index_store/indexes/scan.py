@@ -10,13 +10,16 @@ Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1 (a d
 d * u / (1 - d * u) of the sum of magnitudes, in whatever order it is summed).
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, unit_vectors
+from nearmq_index_store.indexes._faiss import Nearness, nearest, products
+from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.schema import Metric
 
@@ -39,6 +42,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 #: Keys of several lines that are looked at together: 512 KiB, which stay in the cache.
 _KEYS_TOGETHER = 1 << 17
+
+#: So many rows more than wanted are looked for, to see that those beyond them are too far.
+_MORE_THAN_LIMIT = 16
 
 #: Into how many strided runs a row of keys is folded to bound the limit-th smallest one.
 _FOLDS = 32
@@ -123,18 +129,46 @@ class Scan:
         self._combine(keys, slice(start, stop))
         return keys
 
-    def keys_of_runs(self, prepared: FloatVector, runs: Sequence[slice]) -> FloatVector:
-        """Return the keys of one prepared query for several runs of rows, one after the other."""
-        keys = np.empty(sum([run.stop - run.start for run in runs]), dtype=np.float32)
-        end = 0
-        for run in runs:
-            start, end = end, end + run.stop - run.start
-            line = keys[start:end]
-            np.dot(self._vectors[run], prepared, out=line)
-            self._combine(line, run)
-        return keys
+    def nearest_at(self, prepared: FloatVector, slack: float, rows: RowNumbers, limit: int) -> RowNumbers:
+        """Return those of some rows that may be the nearest `limit` ones to one prepared query.
 
-    def _combine(self, products: FloatMatrix | FloatVector, rows: slice) -> None:
+        Nearly always one pass over them is enough, which keeps only the nearest few. Their distances err by no more
+        than keys do, so where the last of the few is farther than a hit can be, no other row is one.
+        """
+        if limit >= len(rows):
+            return rows
+        slack_of_few = self._slack_of_few(slack)
+        if slack_of_few < math.inf:
+            few = min(limit + _MORE_THAN_LIMIT, len(rows))
+            by: Nearness = "L2" if self._metric == "L2" else "IP"
+            query = prepared * np.float32(-0.5 if by == "L2" else -1)
+            found, farness = nearest(query, self._vectors, rows, few, by=by)
+            is_near: Mask = farness <= farness[limit - 1] + np.float64(slack_of_few)
+            if not is_near[-1] or few == len(rows):
+                return found[is_near]
+        keys = products(prepared, self._vectors, rows)
+        self._combine(keys, rows)
+        return rows[closest(keys, limit, slack)]
+
+    def _slack_of_few(self, slack: float) -> float:
+        """Return what the slack is where rows are ranked by their distance, or inner product, instead of keys.
+
+        By COSINE, rows of one length are in the order of their inner products, and rows that hardly differ in length
+        nearly so; infinite where they differ by more than keys err.
+        """
+        if self._metric != "COSINE":
+            return slack
+        differing = 2 * (self._longest - self._shortest)
+        slack *= self._longest
+        return slack + differing if differing <= slack else math.inf
+
+    @cached_property
+    def _shortest(self) -> float:
+        """The length of the shortest row but those of zeros; NaN where that of some row is unknown."""
+        largest_inverse = float(self._terms.max())
+        return 1 / largest_inverse if largest_inverse else self._longest
+
+    def _combine(self, products: FloatMatrix | FloatVector, rows: slice | RowNumbers) -> None:
         """Turn products with some rows into keys, in place."""
         if len(self._terms):
             combine = np.add if self._metric == "L2" else np.multiply

@@ -48,8 +48,7 @@ def exact_distances(
         first, last = owners[start], owners[run][-1]
         wide_queries = queries[first : last + 1].astype(np.float64)
         of_pairs = None if first == last else owners[run] - first
-        found = _PAIRWISE[metric](wide_queries, of_pairs, vectors.take(rows[run], axis=0).astype(np.float64))
-        np.clip(found, -_LARGEST, _LARGEST, out=distances[run], casting="same_kind")
+        distances[run] = _PAIRWISE[metric](wide_queries, of_pairs, vectors.take(rows[run], axis=0).astype(np.float64))
     return distances
 
 
@@ -62,10 +61,10 @@ def nearest_first(
 
     Args:
         owners: of each position the number of its query, below 2^31.
-        distances: none NaN.
+        distances: none NaN; of L2 none below zero, so that their bits have their order.
     """
     # One int64 a position, that has the order of its query and distance, is sorted in a tenth of a lexsort's time.
-    keys = (owners << 32) + _as_ordered(distances if metric == "L2" else -distances)
+    keys = (owners << 32) + (distances.view(np.int32) if metric == "L2" else _descending(distances))
     order: npt.NDArray[np.intp] = keys.argsort()
     ranked = keys.take(order)
     is_repeated = ranked[1:] == ranked[:-1]
@@ -79,10 +78,10 @@ def nearest_first(
     return order
 
 
-def _as_ordered(values: Distances) -> npt.NDArray[np.int32]:
-    """Return for each number an integer, so that both have the same order: its bits, turned around below zero."""
-    bits = (values + np.float32(0)).view(np.int32)  # the sum makes -0 the 0 that it equals
-    ordered: npt.NDArray[np.int32] = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+def _descending(values: Distances) -> npt.NDArray[np.int32]:
+    """Return an integer a number, smaller for larger ones: the bits of its opposite, turned around below zero."""
+    bits = np.subtract(0, values).view(np.int32)  # of -0 and 0 the difference is the same
+    ordered: npt.NDArray[np.int32] = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return ordered
 
 
@@ -117,19 +116,22 @@ _Wide = npt.NDArray[np.float64]
 def _l2(queries: _Wide, of_pairs: RowNumbers | None, rows: _Wide) -> _Wide:
     rows -= _at(queries, of_pairs)
     squared: _Wide = np.vecdot(rows, rows)
-    return squared
+    return np.minimum(squared, _LARGEST, out=squared)
 
 
 def _ip(queries: _Wide, of_pairs: RowNumbers | None, rows: _Wide) -> _Wide:
-    products: _Wide = np.vecdot(rows, _at(queries, of_pairs))
-    return products
+    return _bounded(np.vecdot(rows, _at(queries, of_pairs)), _LARGEST)
 
 
 def _cosine(queries: _Wide, of_pairs: RowNumbers | None, rows: _Wide) -> _Wide:
     divisors = np.sqrt(np.vecdot(rows, rows)) * _at(np.sqrt(np.vecdot(queries, queries)), of_pairs)
     divisors[divisors == 0] = np.inf
-    similarities: _Wide = np.clip(_ip(queries, of_pairs, rows) / divisors, -1.0, 1.0)
-    return similarities
+    return _bounded(np.vecdot(rows, _at(queries, of_pairs)) / divisors, 1)
+
+
+def _bounded(values: _Wide, most: float) -> _Wide:
+    """Bring values between a number and its opposite, in place."""
+    return np.maximum(np.minimum(values, most, out=values), -most, out=values)
 
 
 def _at(values: _Wide, of_pairs: RowNumbers | None) -> _Wide:

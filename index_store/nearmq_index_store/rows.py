@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ Ids = npt.NDArray[Any]
 _ID_TYPES = {"int64": pa.int64(), "string": pa.string()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """The rows of a segment: primary keys as an Arrow array, and by field name vectors and scalars.
 
@@ -56,7 +57,7 @@ class Rows:
                 if field.name not in self.scalars:
                     self.scalars[field.name] = ScalarColumn(field, no_scalars(field, len(self)))
 
-    @property
+    @cached_property
     def primary_key(self) -> PrimaryKey:
         """The type of the primary key."""
         return "int64" if pa.types.is_int64(self.keys.type) else "string"
@@ -64,13 +65,17 @@ class Rows:
     @property
     def ids(self) -> Ids:
         """All primary keys by row number; a view for int64, made anew at every call for strings."""
-        return _to_numpy(self.keys)
+        return self._numbers if self.primary_key == "int64" else _to_numpy(self.keys)
 
     def ids_at(self, rows: RowNumbers) -> Ids:
         """The primary keys of some rows, in the order of the row numbers."""
         if self.primary_key == "int64":  # an Arrow take costs as much as ranking a query's candidates
-            return self.ids[rows]
+            return self._numbers.take(rows)
         return _to_numpy(self.keys.take(pa.array(rows)))
+
+    @cached_property
+    def _numbers(self) -> Ids:
+        return _to_numpy(self.keys)
 
     def vectors(self, field: str) -> FloatMatrix:
         """All vectors of a field as they were given, by row number."""

@@ -21,6 +21,7 @@ from nearmq_index_store.errors import (
 )
 from nearmq_index_store.filters import ColumnType, Filter, Kind, compile_filter
 from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.params import MAX_LIMIT, check_recall
 from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.indexes.recall_table import limit_asked
@@ -173,15 +174,16 @@ def search_part(
         with_places=part is not None,
         explanation=explanation,
     )
-    for run, pairs in _runs(candidates.counts):
-        rows = candidates.rows[pairs]
-        owners = np.arange(run.start, run.stop).repeat(candidates.counts[run])
+    for run, pairs in _runs(candidates):
+        rows, found = candidates.rows[pairs], candidates.counts[run]
+        owners = np.arange(run.start, run.stop).repeat(found)
         distances = exact_distances(queries, owners, vectors, rows, metric)
         if radius is not None or range_filter is not None:
             inside = within(distances, metric, radius, range_filter)
             rows, owners, distances = rows[inside], owners[inside], distances[inside]
+            found = np.bincount(owners - run.start, minlength=len(found))
         places = None if part is None else to_places(part, rows)
-        _put(hits, run, owners, segment.rows.ids_at(rows), distances, places=places)
+        _put(hits, run, found, owners, ids=segment.rows.ids_at(rows), distances=distances, places=places)
     return hits
 
 
@@ -212,9 +214,10 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     _put(
         merged,
         slice(0, len(merged.counts)),
+        np.add.reduce([part.counts for part in parts]),
         np.concatenate([np.nonzero(is_hit)[0] for is_hit in are_hits]),
-        np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
-        np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        ids=np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        distances=np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
         places=np.concatenate([rows[is_hit] for rows, is_hit in zip(places, are_hits, strict=True)])
         if places
         else None,
@@ -222,18 +225,27 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     return merged
 
 
-def _put(hits: Hits, run: slice, owners: RowNumbers, ids: Ids, distances: Distances, *, places: Places | None) -> None:
+def _put(
+    hits: Hits,
+    run: slice,
+    found: RowNumbers,
+    owners: RowNumbers,
+    *,
+    ids: Ids,
+    distances: Distances,
+    places: Places | None,
+) -> None:
     """Put the nearest of some pairs of a query and a row in the place of their query's padding, while there is room.
 
     Args:
         run: the queries that the pairs are of, of which there are no hits yet.
+        found: how many pairs each of them has.
         owners: of each pair the number of its query.
     """
     if not len(owners):
         return
     order = nearest_first(owners, ids, distances, hits.metric)
     width = hits.ids.shape[1]
-    found = np.bincount(owners - run.start, minlength=run.stop - run.start)
     hits.counts[run] = np.minimum(found, width)
     ranks = np.arange(width)
     firsts = found.cumsum() - found
@@ -245,15 +257,16 @@ def _put(hits: Hits, run: slice, owners: RowNumbers, ids: Ids, distances: Distan
             np.copyto(all_hits[run], values.take(best), where=is_hit)
 
 
-def _runs(counts: RowNumbers) -> Iterator[tuple[slice, slice]]:
+def _runs(candidates: Candidates) -> Iterator[tuple[slice, slice]]:
     """Cut queries into runs of at most so many pairs that what is computed of a run stays small, or of one query.
-
-    Args:
-        counts: how many pairs each query has.
 
     Yields:
         The queries of a run, and their pairs.
     """
+    counts, pairs = candidates.counts, len(candidates.rows)
+    if pairs <= _PAIRS_AT_ONCE:
+        yield slice(0, len(counts)), slice(0, pairs)
+        return
     ends = counts.cumsum()
     start = first = 0
     while start < len(counts):

@@ -46,9 +46,14 @@ class Whole:
 
 
 class Narrowed:
-    """A segment narrowed to its allowed rows: their mask, and what was made of it so far. Safe for many threads."""
+    """A segment narrowed to its allowed rows: their mask, and what was made of it so far. Safe for many threads.
+
+    Attributes:
+        nbytes: what this keeps in memory.
+    """
 
     def __init__(self, whole: Whole) -> None:
+        self.nbytes = 0
         self._whole = whole
         self._lock = threading.RLock()
         self._allowed: AllowedRows | None = None
@@ -67,6 +72,7 @@ class Narrowed:
         with self._lock:
             if self._allowed is None:
                 self._allowed = AllowedRows(mask())
+                self.nbytes += self._allowed.mask.nbytes
 
     @property
     def allowed(self) -> AllowedRows:
@@ -80,6 +86,7 @@ class Narrowed:
         with self._lock:
             if self._index is None:
                 self._index = self._whole.index.among(self.allowed)
+                self.nbytes += 0 if self._index is None else self._index.nbytes
             return self._index
 
     def exact(self) -> ExactScan:
@@ -91,13 +98,8 @@ class Narrowed:
                 if not is_copied(self.allowed, at_once=self._exact_uses == 1):
                     return ExactScan(whole.scan(), mask=self.allowed)
                 self._exact = ExactScan.of_copy(whole.vectors, whole.metric, self.allowed)
+                self.nbytes += self._exact.nbytes
             return self._exact
-
-    @property
-    def nbytes(self) -> int:
-        """What this keeps in memory."""
-        mask = 0 if self._allowed is None else self._allowed.mask.nbytes
-        return mask + sum(part.nbytes for part in (self._index, self._exact) if part is not None)
 
 
 class Kept:

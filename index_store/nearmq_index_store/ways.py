@@ -31,9 +31,8 @@ class Explanation:
         deleted: how many of them are deleted.
         allowed: how many the search may return: not deleted, and let through by the filter.
         index: the kind of the segment's index, which is FLAT where the declared one was not built.
-        way: through the index, or by an exact scan.
-        params: with which the index was searched, widened to the share of allowed rows (and further for queries that
-            found too few); empty for an exact scan.
+        used: the params with which the index was searched, widened to the share of allowed rows (and further for
+            queries that found too few); None for an exact scan.
         cached: whether the mask of the allowed rows was there already; False without filter and deletes.
         exact_queries: how many queries were answered exactly, all or those for which the index found too few rows.
     """
@@ -42,8 +41,7 @@ class Explanation:
     deleted: int
     allowed: int
     index: str
-    way: Way
-    params: Mapping[str, int]
+    used: SearchParams | None
     cached: bool
     exact_queries: int
 
@@ -51,6 +49,19 @@ class Explanation:
     def selectivity(self) -> float:
         """The allowed share of all rows, 0..1."""
         return self.allowed / self.rows
+
+    @property
+    def way(self) -> Way:
+        """Through the index, or by an exact scan."""
+        return "exact" if self.used is None else "index"
+
+    @property
+    def params(self) -> Mapping[str, int]:
+        """Those used, by name, without those of other kinds; empty for an exact scan."""
+        if self.used is None:
+            return {}
+        named = {"ef": self.used.ef, "nprobe": self.used.nprobe, "candidates": self.used.candidates}
+        return {name: value for name, value in named.items() if value}
 
 
 def find_candidates(
@@ -70,21 +81,30 @@ def find_candidates(
     """
     # With a near end the index, which looks for the nearest rows, is of no use.
     chosen = segment.chosen(params) if near_end is None else None
+    rows, cached = len(segment.rows), False
     if condition is None and not len(deleted):
-        rows = len(segment.rows)
-        if chosen is not None:
-            is_flat = segment.kind == "FLAT"
+        allowed = rows
+        if chosen is None:
+            found = segment.whole.scan().nearest(queries, limit, near_end=near_end)
+        else:
             found = segment.index.candidates(queries, limit, chosen)
-            return found, _explain(
-                segment, 0, rows, params=None if is_flat else chosen, exact=len(queries) if is_flat else 0
-            )
-        found = segment.whole.scan().nearest(queries, limit, near_end=near_end)
-        return found, _explain(segment, 0, rows, exact=len(queries))
-    cached = segment.keeps(deleted, condition)
-    narrowed = segment.narrowed(deleted, condition)
-    found, used, exact = _among(narrowed, queries, limit, chosen, near_end)
-    segment.trim()
-    return found, _explain(segment, len(deleted), narrowed.allowed.count, params=used, exact=exact, cached=cached)
+        used = None if segment.kind == "FLAT" else chosen
+        exact = len(queries) if used is None else 0
+    else:
+        cached = segment.keeps(deleted, condition)
+        narrowed = segment.narrowed(deleted, condition)
+        allowed = narrowed.allowed.count
+        found, used, exact = _among(narrowed, queries, limit, chosen, near_end)
+        segment.trim()
+    return found, Explanation(
+        rows=rows,
+        deleted=len(deleted),
+        allowed=allowed,
+        index=segment.kind,
+        used=used,
+        cached=cached,
+        exact_queries=exact,
+    )
 
 
 def _among(
@@ -101,25 +121,3 @@ def _among(
     if len(short):
         found = found.filled(short, narrowed.exact().nearest(queries[short], limit))
     return found, index.widened(params), len(short)
-
-
-def _explain(
-    segment: Segment,
-    deleted: int,
-    allowed: int,
-    *,
-    params: SearchParams | None = None,
-    exact: int = 0,
-    cached: bool = False,
-) -> Explanation:
-    used = {} if params is None else {"ef": params.ef, "nprobe": params.nprobe, "candidates": params.candidates}
-    return Explanation(
-        rows=len(segment.rows),
-        deleted=deleted,
-        allowed=allowed,
-        index=segment.kind,
-        way="exact" if params is None else "index",
-        params={name: value for name, value in used.items() if value},
-        cached=cached,
-        exact_queries=exact,
-    )

@@ -146,10 +146,10 @@ def run(
     # A compute thread holds the interpreter for 5 ms by default while others wait; measured at 16 queries a batch
     # beside a busy thread: 2,039 queries a second at 5 ms, 6,546 at 0.2 ms.
     sys.setswitchinterval(0.0002)
+    load_faiss()
     # Jobs leave hardly any cycles; with Python's settings the search for them took an eighth of a one-query job.
     gc.freeze()
     gc.set_threshold(20_000)
-    load_faiss()
     threadpool_limits(1)  # the compute threads are the parallelism: one native thread a call
     worker = Worker(config)
     _stop_on_signals(worker.request_stop)

@@ -3,13 +3,10 @@
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import pika
@@ -275,94 +272,6 @@ def test_what_the_socket_takes_is_sent_at_once_and_the_rest_once_it_takes_more()
             loop.poll()
         assert received == sent + b"end"
     loop.close()
-
-
-@pytest.fixture
-def running() -> Iterator[BurstLoop]:
-    """A loop that turns in a thread of its own."""
-    loop = BurstLoop()
-    started = threading.Event()
-    loop.add_callback_threadsafe(started.set)
-    runner = threading.Thread(target=loop.start)
-    runner.start()
-    assert started.wait(10)
-    yield loop
-    loop.add_callback_threadsafe(loop.stop)
-    runner.join(10)
-    loop.close()
-
-
-def test_what_is_to_be_written_is_written_by_who_asks_while_the_loop_sleeps(running: BurstLoop):
-    time.sleep(0.1)  # until it does
-    writers: list[int] = []
-    for _ in range(3):
-        running.write(lambda: writers.append(threading.get_ident()))
-    assert writers == [threading.get_ident()] * 3
-
-
-def test_what_is_to_be_written_while_the_loop_is_busy_is_written_at_the_end_of_its_turn(running: BurstLoop):
-    is_busy, may_end, order = threading.Event(), threading.Event(), SimpleQueue[str]()
-
-    def busy() -> None:
-        is_busy.set()
-        may_end.wait(10)
-        running.write(lambda: order.put("its own"))
-        order.put("busy")
-
-    running.add_callback_threadsafe(busy)
-    assert is_busy.wait(10)
-    running.write(lambda: order.put("another's"))
-    assert order.empty()
-    may_end.set()
-    assert [order.get(timeout=10) for _ in range(3)] == ["busy", "another's", "its own"]
-
-
-def test_what_is_to_be_written_is_written_before_what_is_asked_for_later():
-    loop, order = BurstLoop(), list[str]()
-
-    def ask() -> None:
-        loop.write(lambda: order.append("written"))
-        loop.add_callback_threadsafe(lambda: order.append("called"))
-
-    def turn() -> None:
-        other = threading.Thread(target=ask)
-        other.start()
-        other.join(10)
-        assert not order
-
-    loop.add_callback_threadsafe(turn)
-    loop.process_timeouts()
-    loop.process_timeouts()
-    assert order == ["written", "called"]
-    loop.close()
-
-
-def test_everything_is_written_once_and_by_one_thread_at_a_time_whoever_asks(running: BurstLoop):
-    threads, times = 4, 2_000
-    written: list[tuple[int, int]] = []
-    inside = threading.Lock()
-
-    def work(thread: int, number: int) -> None:
-        assert inside.acquire(blocking=False)
-        written.append((thread, number))
-        inside.release()
-
-    def ask(thread: int) -> None:
-        for number in range(times):
-            running.write(partial(work, thread, number))
-            if number % 10 == 0:
-                running.add_callback_threadsafe(lambda: work(-1, 0))
-
-    asking = [threading.Thread(target=ask, args=(thread,)) for thread in range(threads)]
-    for one in asking:
-        one.start()
-    for one in asking:
-        one.join(30)
-    is_done = threading.Event()
-    running.add_callback_threadsafe(lambda: running.write(is_done.set))
-    assert is_done.wait(10)
-    for thread in range(threads):
-        assert [number for who, number in written if who == thread] == list(range(times))
 
 
 def test_a_loop_does_in_its_turn_what_its_own_thread_asks_for_and_is_woken_by_others():

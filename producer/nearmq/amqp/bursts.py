@@ -11,7 +11,6 @@ import socket
 import ssl
 import struct
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -41,108 +40,23 @@ _THREE_MARKS = (spec.FRAME_END,) * 3
 
 
 class BurstLoop(IOLoop):  # type: ignore[misc]  # pika has no types that mypy reads
-    """Pika's loop, which its own thread need not wake: what that thread asks for is done in the turn that it is in.
-
-    What is only to be written another thread may do itself while the loop sleeps: `write`. The loop holds a lock from
-    the moment it wakes until it sleeps, its turn, so that never two threads are in a connection at once.
-    """
+    """Pika's loop, which its own thread need not wake: what that thread asks for is done in the turn that it is in."""
 
     _thread_id: int | None = None
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._has_turn = False  # whether the loop itself has it
-        self._writes: deque[Callable[[], None]] = deque()
-        super().__init__()
 
     def start(self) -> None:
         """Run until `stop`."""
         self._thread_id = threading.get_ident()
-        try:
-            super().start()
-        finally:
-            self._end_turn()
-
-    def write(self, work: Callable[[], None], *, at_once: bool = True) -> None:
-        """Do some work that only writes, from any thread, in the order of the calls.
-
-        Args:
-            at_once: in this thread if the loop sleeps; else the loop is woken for it. If the loop is awake, the work is
-                done at the end of its turn in any case.
-        """
-        self._writes.append(work)
-        if threading.get_ident() == self._thread_id:
-            return
-        if at_once:
-            self._write_while_asleep()
-        elif self._turn.acquire(blocking=False):
-            self._turn.release()
-            self.wake()
-
-    def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
-        """Have a function called when something happens with a file, in a turn of the loop's."""
-
-        def in_turn(fd: int, events: int) -> None:
-            self._begin_turn()
-            handler(fd, events)
-
-        super().add_handler(fd, in_turn, events)
-
-    def process_timeouts(self) -> None:
-        """Do what is due, in a turn of the loop's."""
-        self._begin_turn()
-        super().process_timeouts()
-
-    def wake(self) -> None:
-        """Let the loop look anew what to wait for; from any thread."""
-        self._poller.wake_threadsafe()
+        super().start()
 
     def add_callback_threadsafe(self, callback: Callable[[], None]) -> None:
-        """Call a function in the loop's thread, soon and in the order of the calls; from any thread.
-
-        What was to be written before is written then.
-        """
-
-        def after_writes() -> None:
-            self._write_all()
-            callback()
-
+        """Call a function in the loop's thread, soon and in the order of the calls; from any thread."""
         if threading.get_ident() == self._thread_id:
-            self._callbacks.append(after_writes)
+            self._callbacks.append(callback)
         else:
-            super().add_callback_threadsafe(after_writes)
+            super().add_callback_threadsafe(callback)
 
     add_callback = add_callback_threadsafe
-
-    def _get_remaining_interval(self) -> float | None:
-        """Return how long the loop may sleep, which it is about to."""
-        self._end_turn()
-        remaining: float | None = super()._get_remaining_interval()
-        return remaining
-
-    def _begin_turn(self) -> None:
-        if not self._has_turn:
-            self._turn.acquire()
-            self._has_turn = True
-
-    def _end_turn(self) -> None:
-        if self._has_turn:
-            self._write_all()
-            self._has_turn = False
-            self._turn.release()
-        self._write_while_asleep()
-
-    def _write_while_asleep(self) -> None:
-        # Who finds the lock taken leaves the work to who has it, and looks once more when he has given it back.
-        while self._writes and self._turn.acquire(blocking=False):
-            try:
-                self._write_all()
-            finally:
-                self._turn.release()
-
-    def _write_all(self) -> None:
-        while self._writes:
-            self._writes.popleft()()
 
 
 #: Told the delivery tag of an acknowledgement, and whether it stands for all up to it.
@@ -227,7 +141,6 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has 
                 data = data[self._plain_socket.send(data) :]
         if data:
             super()._adapter_emit_data(data)
-            self.ioloop.wake()  # for the thread that writes may be another than that which waits
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ_BYTES  # noqa: SLF001

@@ -128,20 +128,6 @@ class Connection:
                 raise self._closed()
             self._loop.add_callback_threadsafe(functools.partial(self._guard, work))
 
-    def write(self, work: Callable[[], None], *, at_once: bool = True) -> None:
-        """Run `work`, which only writes to the channel, soon, and not while the connection's thread does anything.
-
-        Args:
-            at_once: in this thread if the connection's is asleep; else that one does it, after all that comes before.
-
-        Raises:
-            ConnectionLost: as `call`.
-        """
-        loop = self._loop
-        if loop is None:
-            raise self._closed()
-        loop.write(functools.partial(self._guard, work), at_once=at_once)
-
     def drop(self, fault: NearmqError) -> None:
         """Give up the open connection and make a new one; in the connection's thread only.
 

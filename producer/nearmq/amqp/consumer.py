@@ -88,7 +88,7 @@ class Consumer:
         self._on_deliveries = on_deliveries
         self._lock = threading.Lock()
         self._settled: list[tuple[Delivery, Outcome]] = []
-        # In the connection's turn only:
+        # In the connection's thread only:
         self._channel: Any = None
         self._arrived: list[Delivery] = []
         self._queues: dict[str, str] = {}  # of each source, by its name
@@ -123,7 +123,7 @@ class Consumer:
             self._settled += [(delivery, outcome) for delivery in deliveries]
         if is_first and deliveries:
             try:
-                self._connection.write(self._send_settled)
+                self._connection.call(self._send_settled)
             except ConnectionLost:
                 self._take_settled()
 

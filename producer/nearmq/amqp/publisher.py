@@ -38,9 +38,7 @@ class Outgoing(NamedTuple):
 class Publisher:
     """Publishes on a connection's channel. `publish` is for any thread; the connection's owner calls `open` and `lose`.
 
-    Several messages leave at once, and so does one while nothing is unconfirmed; else those leave together that are
-    handed over until the connection's thread has its turn. So one alone waits for no other thread, and many that come
-    one by one cost few system calls.
+    Messages handed over while the connection's thread is busy leave together, in one turn of its loop.
 
     Args:
         after_confirms: called in the connection's thread when all confirms are told of that came together.
@@ -51,7 +49,7 @@ class Publisher:
         self._after_confirms = after_confirms
         self._lock = threading.Lock()
         self._waiting: list[Outgoing] = []
-        # In the connection's turn only:
+        # In the connection's thread only:
         self._channel: Any = None
         self._last_tag = 0
         self._unconfirmed: dict[int, Outgoing] = {}  # by delivery tag, ascending
@@ -65,7 +63,7 @@ class Publisher:
             self._waiting += messages
         if is_first and messages:
             try:
-                self._connection.write(self._send_waiting, at_once=len(messages) > 1 or not self._unconfirmed)
+                self._connection.call(self._send_waiting)
             except ConnectionLost as error:
                 self._fail(self._take_waiting(), error)
 

@@ -265,7 +265,9 @@ class Client:
 
     def _submit(self, job: Job, gather: Gather[T], *, timeout_s: float | None, job_id: str | None = None) -> Future[T]:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        message = job_message(job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s)
+        message = job_message(
+            job, job_id=job_id, reply_to=self._transport.reply_to, timeout_s=timeout_s, takes_bundles=True
+        )
         return self._requests.submit(message, timeout_s=timeout_s, gather=gather)
 
 

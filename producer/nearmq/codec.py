@@ -110,16 +110,34 @@ def encode_reply(reply: Reply, *, encoding: Encoding = "json", id_format: IdForm
     return orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def decode_reply(body: bytes) -> Reply:
+def decode_bundle(body: bytes) -> list[dict[str, Any]]:
+    """Return the replies of a bundle, each as `decode_reply` reads it.
+
+    Raises:
+        Internal: the body is no list of objects that each have the id of their job.
+    """
+    try:
+        trees = orjson.loads(body)
+    except ValueError as error:
+        raise Internal(f"the replies cannot be read: {error}") from error
+    if not isinstance(trees, list) or not all(_tells_its_job(tree) for tree in trees):
+        raise Internal("the replies cannot be read: they are no list of objects with a job_id")
+    return trees
+
+
+def decode_reply(body: bytes | dict[str, Any]) -> Reply:
     """Return a reply, its hits as arrays: ids int64 (object where they are strings), distances float32.
 
     Keys and error codes that this release does not know are let pass.
+
+    Args:
+        body: as it came, or one of those of a bundle, which is used up.
 
     Raises:
         Internal: the body is no reply of a format that this release knows.
     """
     try:
-        tree = orjson.loads(body)
+        tree = body if isinstance(body, dict) else orjson.loads(body)
         hits = tree.pop("hits", None)
         reply = msgspec.convert(tree, Reply)
         if reply.format != FORMAT:
@@ -127,6 +145,10 @@ def decode_reply(body: bytes) -> Reply:
         return reply if hits is None else msgspec.structs.replace(reply, hits=read_hits(hits))
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise Internal(f"the reply cannot be read: {error}") from error
+
+
+def _tells_its_job(tree: Any) -> bool:
+    return isinstance(tree, dict) and isinstance(tree.get("job_id"), str)
 
 
 def _encode_whole(job: Job, bounds: Bounds, *, packed: bool) -> bytes:

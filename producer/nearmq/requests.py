@@ -1,6 +1,7 @@
 """The jobs of one client that await an answer: published, published again after a reconnect, answered or timed out."""
 
 import heapq
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,14 +9,17 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
-from nearmq.codec import decode_reply
-from nearmq.errors import BrokerUnavailable, NearmqError, QueueFull, ReplyTimeout, from_code
+from nearmq.bundles import BUNDLE_TYPE
+from nearmq.codec import decode_bundle, decode_reply
+from nearmq.errors import BrokerUnavailable, Internal, NearmqError, QueueFull, ReplyTimeout, from_code
 from nearmq.futures import confirmed, following
 from nearmq.job_message import job_message
 from nearmq.jobs import CancelJob, Reply
 from nearmq.parts import HEADER, Parts
 from nearmq.topology import CONTROL_TYPES, QUEUE_TYPES
 from nearmq.transport import ConnectionLost, Message, Transport
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,13 +52,14 @@ class _Request(Future[Any]):
             self._on_cancelled(self)
         return is_cancelled
 
-    def body_of(self, reply: Message) -> bytes | None:
-        """Return the body of a reply; None while parts of it are missing."""
-        if HEADER not in reply.headers:
-            return reply.body
+    def reply_of(self, message: Message) -> Reply | None:
+        """Return the reply of a message; None while parts of it are missing."""
+        if HEADER not in message.headers:
+            return decode_reply(message.body)
         if self._parts is None:
             self._parts = Parts()
-        return self._parts.add(reply)
+        body = self._parts.add(message)
+        return None if body is None else decode_reply(body)
 
 
 class Requests:
@@ -181,13 +186,22 @@ class Requests:
                 self._publish(pending)
 
     def _on_reply(self, message: Message) -> None:
+        if message.type == BUNDLE_TYPE:
+            for body in _bodies(message):
+                if pending := self._pending_of(body["job_id"]):
+                    self._resolve(pending, partial(decode_reply, body))
+        elif pending := self._pending_of(message.correlation_id):
+            self._resolve(pending, partial(pending.reply_of, message))
+
+    def _pending_of(self, job_id: str | None) -> _Request | None:
+        """Return the job of a reply; None when it was answered before, or is forgotten."""
         with self._lock:
-            pending = self._pending.get(message.correlation_id or "")
-        if pending is None:  # answered before, or forgotten
-            return
+            return self._pending.get(job_id or "")
+
+    def _resolve(self, pending: _Request, read: Callable[[], Reply | None]) -> None:
         try:
-            body = pending.body_of(message)
-            result = None if body is None else pending.gather(decode_reply(body))
+            reply = read()
+            result = None if reply is None else pending.gather(reply)
         except Exception as error:  # such as a result of another form than this release knows
             self._fail(pending, error)
             return
@@ -249,6 +263,14 @@ def final(reply: Reply, *, on_progress: Callable[[float], None] | None = None) -
     if on_progress is not None:
         on_progress((reply.result or {}).get("progress", 0.0))
     return None
+
+
+def _bodies(message: Message) -> list[dict[str, Any]]:
+    try:
+        return decode_bundle(message.body)
+    except Internal as error:  # whose jobs it answered is not known, so they time out
+        logger.warning("replies that cannot be read were dropped", extra={"reason": error.message})
+        return []
 
 
 def _timeout_error(pending: _Request) -> NearmqError:

@@ -23,10 +23,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         routing_key: `<type>.<collection>` of a job (`list` alone has no collection); the reply queue's name of a reply.
-        type: the job's type, or `reply`.
+        type: the job's type, or `reply`, or `replies` of several in one message (`bundles.py`).
         message_id: the job's id, a UUIDv7 in its usual text form; a reply has one of its own.
         correlation_id: of a reply, the correlation id of its job, else the job's id.
-        headers: own headers `nearmq-deadline` (int, ms since 1970) and `nearmq-part`, and `traceparent`, `tracestate`.
+        headers: own headers `nearmq-deadline` (int, ms since 1970), `nearmq-accept` and `nearmq-part`, and
+            `traceparent`, `tracestate`.
         timestamp_s: seconds since 1970 at which it was published; 0 when the publisher gave none.
         content_type, content_encoding: as published; a job's are checked when it is decoded.
     """
@@ -58,7 +59,7 @@ class Transport(Protocol):
         """Connect, and keep connected until `stop`.
 
         Args:
-            on_reply: called with each reply; the same reply may come twice.
+            on_reply: called with each message of replies; the same reply may come twice.
             on_connected: called whenever replies can be received (again): what was published before and is not
                 answered may have been lost, and is to be published again.
 

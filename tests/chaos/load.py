@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from nearmq.bundles import BUNDLE_TYPE
 from nearmq.client import Client
-from nearmq.codec import decode_reply
+from nearmq.codec import decode_bundle, decode_reply
 from nearmq.errors import NearmqError, StoreUnavailable
 from nearmq.job_ids import new_job_id
 from nearmq.jobs import DeleteJob, InsertJob, Job, Reply, SearchJob, UpsertJob
@@ -54,10 +55,11 @@ class RecordingTransport:
 
     def start(self, *, on_reply: Any, on_connected: Any) -> None:
         def on_recorded_reply(message: Message) -> None:
-            reply = decode_reply(message.body)
-            op = self._ops.get(reply.job_id, "reply")
-            digest = digest_of_reply(op, reply)
-            self._history.add(op, "answered", job_id=reply.job_id, version=reply.version, digest=digest)
+            for body in decode_bundle(message.body) if message.type == BUNDLE_TYPE else [message.body]:
+                reply = decode_reply(body)
+                op = self._ops.get(reply.job_id, "reply")
+                digest = digest_of_reply(op, reply)
+                self._history.add(op, "answered", job_id=reply.job_id, version=reply.version, digest=digest)
             on_reply(message)
 
         self._transport.start(on_reply=on_recorded_reply, on_connected=on_connected)

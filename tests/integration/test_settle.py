@@ -5,10 +5,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pika
 import pytest
 
+from nearmq import bundles
 from nearmq.amqp import Outgoing, apply_topology
 from nearmq.dead_letters import QUEUE_HEADER, REASON_HEADER
 from nearmq.errors import BrokerUnavailable
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.broker
 NAMES = Names()
 SEARCH = NAMES.queue("search")
 WORKER = "w1"
+TAKES_BUNDLES = {bundles.HEADER: bundles.BUNDLE_TYPE}
 
 
 @dataclass
@@ -149,8 +152,9 @@ def test_a_reply_whose_loss_is_told_after_the_connection_is_back_is_published_ag
     url: str, other: Peer, monkeypatch: pytest.MonkeyPatch
 ):
     with working(url) as worker:
-        other.publish(SEARCH, message_id="job-1", reply_to="replies", delivery_mode=2)
-        delivery = worker.take()
+        for name in ("job-1", "job-2"):
+            other.publish(SEARCH, message_id=name, reply_to="replies", delivery_mode=2, headers=TAKES_BUNDLES)
+        deliveries = [worker.take(), worker.take()]
 
         def lost_at_once(*messages: Outgoing) -> None:
             monkeypatch.undo()
@@ -158,9 +162,10 @@ def test_a_reply_whose_loss_is_told_after_the_connection_is_back_is_published_ag
                 outgoing.on_end(ConnectionLost("lost, and back by now"))
 
         monkeypatch.setattr(worker.settler._publisher, "publish", lost_at_once)
-        worker.settler.answer(delivery, b"{}")
+        worker.settler.answer_all(zip(deliveries, (b"1", b"2"), strict=True))
         worker.wait_until_settled()
-    assert other.get("replies")[0].correlation_id == "job-1"
+    bodies = [other.get("replies")[1] for _ in range(other.count("replies"))]
+    assert bodies in ([b"[1,2]"], [b"1", b"2"])  # the first may be on its way when the second is told
 
 
 def close_connection(broker: Broker, name: str) -> None:
@@ -303,6 +308,52 @@ def test_a_long_reply_comes_in_parts(url: str, other: Peer):
             )
         )
     assert whole == body
+
+
+def test_replies_of_a_batch_go_together_to_who_takes_them_so(url: str, other: Peer):
+    other.channel.queue_declare("elsewhere", durable=True)
+    with working(url) as worker:
+
+        def ask(name: str, reply_to: str = "replies", **properties: Any) -> None:
+            other.publish(SEARCH, message_id=name, reply_to=reply_to, delivery_mode=2, **properties)
+
+        ask("plain")
+        ask("a", headers=TAKES_BUNDLES)
+        ask("b", headers=TAKES_BUNDLES, correlation_id="b")
+        ask("known otherwise", headers=TAKES_BUNDLES, correlation_id="mine")
+        ask("alone", "elsewhere", headers=TAKES_BUNDLES)
+        ask("long", headers=TAKES_BUNDLES)
+        ask("c", headers=TAKES_BUNDLES | {"traceparent": "00-1"})
+        bodies = [b"1", b"2", b"3", b"4", b"5", b"6" * 998, b"7"]
+        worker.settler.answer_all(zip([worker.take() for _ in bodies], bodies, strict=True))
+        worker.wait_until_settled()
+    got = [other.get("replies") for _ in range(other.count("replies"))]
+    assert [(properties.type, properties.correlation_id, body) for properties, body in got] == [
+        ("reply", "plain", b"1"),
+        ("reply", "mine", b"4"),
+        ("replies", None, b"[2,3]"),
+        ("reply", "long", b"6" * 998),
+        ("reply", "c", b"7"),
+    ]
+    assert {properties.delivery_mode for properties, _ in got} == {2}
+    assert len({properties.message_id for properties, _ in got}) == len(got)
+    properties, body = other.get("elsewhere")
+    assert (properties.type, properties.correlation_id, body) == ("reply", "alone", b"5")
+
+
+def test_replies_that_no_queue_takes_are_recorded_each_for_itself(url: str, other: Peer):
+    with working(url) as worker:
+        for name in ("a", "b"):
+            other.publish(SEARCH, message_id=name, reply_to="gone", delivery_mode=2, headers=TAKES_BUNDLES)
+        worker.settler.answer_all([(worker.take(), body) for body in (b"1", b"2")])
+        worker.wait_until_settled()
+    got = [other.get(NAMES.dead) for _ in range(2)]
+    assert [(properties.type, properties.correlation_id, body) for properties, body in got] == [
+        ("reply", "a", b"1"),
+        ("reply", "b", b"2"),
+    ]
+    assert {properties.headers[REASON_HEADER] for properties, _ in got} == {"there is no queue 'gone'"}
+    assert other.count(SEARCH) == other.count(NAMES.dead) == 0
 
 
 def test_direct_reply_to_is_served(url: str):

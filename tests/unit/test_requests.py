@@ -5,8 +5,9 @@ from concurrent.futures import Future
 
 import pytest
 
+from nearmq.bundles import BUNDLE_TYPE, join
 from nearmq.codec import decode_job, encode_reply
-from nearmq.errors import BrokerUnavailable, CollectionNotFound, QueueFull, ReplyTimeout
+from nearmq.errors import BrokerUnavailable, CollectionNotFound, Internal, QueueFull, ReplyTimeout
 from nearmq.jobs import CancelJob, ErrorReply, Reply
 from nearmq.requests import Requests, final
 from nearmq.transport import ConnectionLost, Message, OnConfirm
@@ -42,6 +43,9 @@ class HandTransport:
                 body=encode_reply(reply),
             )
         )
+
+    def answer_together(self, *bodies: bytes) -> None:
+        self.on_reply(Message(routing_key="replies", type=BUNDLE_TYPE, message_id="r", body=join(bodies)))
 
 
 @pytest.fixture
@@ -83,6 +87,37 @@ def test_a_second_reply_and_a_reply_to_nobody_are_dropped(requests: Requests, tr
     transport.answer(Reply(job_id="a", status="ok", version=2))
     transport.answer(Reply(job_id="stranger", status="ok"))
     assert future.result(1).version == 1
+
+
+def test_replies_that_come_together_resolve_each_the_future_of_its_job(requests: Requests, transport: HandTransport):
+    futures = [requests.submit(job(name), timeout_s=30, gather=final) for name in ("a", "b")]
+    answers = [Reply(job_id=name, status="ok", version=version) for version, name in enumerate(("b", "stranger", "a"))]
+    transport.answer_together(*map(encode_reply, answers))
+    assert [future.result(1).version for future in futures] == [2, 0]
+
+
+def test_of_replies_that_come_together_one_that_cannot_be_read_fails_alone(
+    requests: Requests, transport: HandTransport
+):
+    futures = [requests.submit(job(name), timeout_s=30, gather=final) for name in ("a", "b")]
+    unknown = b'{"job_id": "a", "format": 99, "status": "ok"}'
+    transport.answer_together(unknown, encode_reply(Reply(job_id="b", status="ok")))
+    with pytest.raises(Internal, match="format 99") as caught:
+        futures[0].result(1)
+    assert caught.value.job_id == "a"
+    assert futures[1].result(1).status == "ok"
+
+
+@pytest.mark.parametrize("body", [b"[{]", b"7", b"{}", b"[7]", b'[{"job_id": ["a"]}]'])
+def test_replies_that_are_no_list_of_replies_are_dropped_and_said(
+    requests: Requests, transport: HandTransport, caplog: pytest.LogCaptureFixture, body: bytes
+):
+    future = requests.submit(job("a"), timeout_s=30, gather=final)
+    transport.on_reply(Message(routing_key="replies", type=BUNDLE_TYPE, message_id="r", body=body))
+    assert not future.done()
+    assert "cannot be read" in caplog.text
+    transport.answer(Reply(job_id="a", status="ok"))
+    assert future.result(1)
 
 
 def test_a_job_that_is_submitted_again_while_it_is_pending_ends_as_the_first(

@@ -10,7 +10,8 @@
     the consuming connection was lost            nothing: the broker delivers it again
     the publishing connection was lost           published again once it is back, then as above
 
-So a reply may come twice, and is never lost.
+So a reply may come twice, and is never lost. Those of a batch that go to one address leave in one message if their jobs
+allow it; what becomes of it becomes of each.
 """
 
 import itertools
@@ -18,11 +19,13 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from nearmq import bundles
 from nearmq.amqp import Connection, Outgoing, Publisher, Returned
 from nearmq.dead_letters import QUEUE_HEADER, REASON_HEADER, REPLY_TYPE
 from nearmq.errors import InvalidArgument, NearmqError, QueueFull
@@ -87,14 +90,18 @@ class _Settlement:
         delivery: Delivery,
         messages: Sequence[_Reply],
         on_end: Callable[["_Settlement", NearmqError | None], None],
+        *,
+        is_bundled: bool = False,
     ) -> None:
         """Nothing is published yet.
 
         Args:
             on_end: called once, with the first fault if there is one.
+            is_bundled: there is one message, which others may go together with.
         """
         self.delivery = delivery
         self.messages = tuple(messages)
+        self.is_bundled = is_bundled
         self._on_end = on_end
         # Its messages are published by one call, so they end in one thread.
         self._left = len(self.messages)
@@ -102,13 +109,14 @@ class _Settlement:
 
     def outgoing(self) -> list[Outgoing]:
         """Return the messages to publish."""
-        return [Outgoing(*message, on_end=self._on_confirm) for message in self.messages]
+        return [Outgoing(*message, on_end=self.on_confirm) for message in self.messages]
 
     def again(self) -> "_Settlement":
         """Return a copy to be published from the start."""
-        return _Settlement(self.delivery, self.messages, self._on_end)
+        return _Settlement(self.delivery, self.messages, self._on_end, is_bundled=self.is_bundled)
 
-    def _on_confirm(self, fault: NearmqError | None) -> None:
+    def on_confirm(self, fault: NearmqError | None) -> None:
+        """Take what became of one of its messages, or of one that stands for it."""
         self._left -= 1
         self._fault = self._fault or fault
         if self._left == 0:
@@ -189,7 +197,8 @@ class AmqpSettler:
             except InvalidArgument as error:
                 self.dead(delivery, error.message)
                 continue
-            settlements.append(_Settlement(delivery, replies, self._on_end))
+            is_bundled = len(replies) == 1 and bundles.takes_bundles(delivery.message)
+            settlements.append(_Settlement(delivery, replies, self._on_end, is_bundled=is_bundled))
         self._begin(settlements)
 
     def progress(self, delivery: Delivery, body: bytes) -> None:
@@ -266,7 +275,21 @@ class AmqpSettler:
     def _begin(self, settlements: Sequence[_Settlement]) -> None:
         with self._changed:
             self._open_settlements.update(settlements)
-        self._publisher.publish(*(outgoing for settlement in settlements for outgoing in settlement.outgoing()))
+        self._publisher.publish(*self._outgoing(settlements))
+
+    def _outgoing(self, settlements: Sequence[_Settlement]) -> Iterator[Outgoing]:
+        """Yield the messages of settlements, one for replies that may go to an address together."""
+        by_address: defaultdict[str, list[_Settlement]] = defaultdict(list)
+        for settlement in settlements:
+            if settlement.is_bundled:
+                by_address[settlement.messages[0].message.routing_key].append(settlement)
+            else:
+                yield from settlement.outgoing()
+        most_bytes = min(bundles.MOST_BYTES, self._part_bytes)
+        for together in by_address.values():
+            lengths = [len(settlement.messages[0].message.body) for settlement in together]
+            for shared in bundles.shared_out(lengths, most_bytes):
+                yield _bundled(together[shared])
 
     def _on_end(self, settlement: _Settlement, fault: NearmqError | None) -> None:
         if fault is None:
@@ -326,10 +349,29 @@ class AmqpSettler:
     def _publish_lost(self) -> None:
         with self._changed:
             lost, self._lost = self._lost, []
-        for settlement in lost:
-            if self._receiver.is_current(settlement.delivery):
-                self._begin([settlement.again()])
-            self._end([settlement])
+        self._begin([settlement.again() for settlement in lost if self._receiver.is_current(settlement.delivery)])
+        self._end(lost)
+
+
+def _bundled(settlements: Sequence[_Settlement]) -> Outgoing:
+    """Return the one message of settlements that have one each, to the same address."""
+    first = settlements[0]
+    if len(settlements) == 1:
+        [outgoing] = first.outgoing()
+        return outgoing
+    exchange, reply, mandatory = first.messages[0]
+    message = Message(
+        routing_key=reply.routing_key,
+        type=bundles.BUNDLE_TYPE,
+        message_id=reply.message_id,
+        body=bundles.join([settlement.messages[0].message.body for settlement in settlements]),
+    )
+
+    def on_end(fault: NearmqError | None) -> None:
+        for settlement in settlements:
+            settlement.on_confirm(fault)
+
+    return Outgoing(exchange, message, mandatory, on_end)
 
 
 def _nobody_notices(_: NearmqError | None) -> None:

@@ -10,6 +10,8 @@ import pika
 
 from nearmq.amqp.connection import Connection
 from nearmq.amqp.messages import encode_properties
+from nearmq.bundles import BUNDLE_TYPE
+from nearmq.dead_letters import REPLY_TYPE
 from nearmq.errors import BrokerUnavailable, InvalidArgument, NearmqError, QueueFull
 from nearmq.transport import ConnectionLost, Message, OnConfirm
 
@@ -161,6 +163,6 @@ def _nobody(outgoing: Outgoing) -> str:
     routing_key = outgoing.message.routing_key
     if not outgoing.exchange:
         return f"there is no queue {routing_key!r}"
-    if outgoing.message.type == "reply":
+    if outgoing.message.type in {REPLY_TYPE, BUNDLE_TYPE}:
         return f"no queue is bound to {outgoing.exchange!r} as {routing_key!r}"
     return f"nobody takes {routing_key!r} from {outgoing.exchange!r}: no worker is live (nearmq worker run)"

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import FloatMatrix
+from nearmq.strict_struct import nearest
 from nearmq.vectors import as_float32
 
 #: Shape (rows, dim), or (dim,) for one row.
@@ -16,6 +17,20 @@ Vectors = npt.ArrayLike | Sequence[Sequence[float]]
 Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any]
 #: From field name to the values of the rows: JSON's, in a list, or an array or column of any library with `tolist`.
 Columns = Mapping[str, Any]
+
+
+def check_keywords(options: Mapping[str, Any], known: type) -> None:
+    """Refuse keyword arguments that a call does not have, as Python does by itself where none are passed on.
+
+    Args:
+        known: the TypedDict of those that it has.
+
+    Raises:
+        TypeError: names the nearest one that there is.
+    """
+    if not options.keys() <= known.__annotations__.keys():
+        wrong = next(name for name in options if name not in known.__annotations__)
+        raise TypeError(f"unexpected keyword argument {wrong!r}, {nearest(wrong, known.__annotations__)}")
 
 
 def as_matrix(argument: str, vectors: Vectors) -> FloatMatrix:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from msgspec.structs import replace
 
-from nearmq.arguments import Ids
+from nearmq.arguments import Ids, check_keywords
 from nearmq.errors import VersionExpired
 from nearmq.jobs import ExprValue, QueryJob
 from nearmq.row_arguments import GetOptions, QueryOptions, count_job, get_job, query_job
@@ -79,6 +79,7 @@ class Reading:
         Raises:
             VersionExpired: the version was removed from the store before the last batch; begin anew.
         """
+        check_keywords(options, GetOptions)
         job = replace(
             query_job(self.name, expr, cast("QueryOptions", options)),
             limit=batch_size,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, TypeVar
 
-from nearmq.arguments import Columns, Ids, Vectors, as_columns, as_ids, as_matrices, as_names
+from nearmq.arguments import Columns, Ids, Vectors, as_columns, as_ids, as_matrices, as_names, check_keywords
 from nearmq.jobs import CountJob, DeleteJob, ExprValue, GetJob, QueryJob, RowWriteJob
 
 W = TypeVar("W", bound=RowWriteJob)
@@ -73,7 +73,9 @@ def row_write_job(
 
     Raises:
         InvalidArgument: an argument is no list, matrix or mapping of such.
+        TypeError: there is no such argument.
     """
+    check_keywords(options, WriteOptions)
     return kind(
         collection=collection,
         ids=as_ids(ids),
@@ -90,7 +92,8 @@ def delete_job(
     expr_params: Mapping[str, ExprValue] | None,
     options: WriteOptions,
 ) -> DeleteJob:
-    """Return the job of a delete's arguments."""
+    """Return the job of a delete's arguments; raises as `row_write_job` does."""
+    check_keywords(options, WriteOptions)
     return DeleteJob(
         collection=collection,
         ids=None if ids is None else as_ids(ids),
@@ -101,7 +104,8 @@ def delete_job(
 
 
 def get_job(collection: str, ids: Ids, options: GetOptions) -> GetJob:
-    """Return the job of a get's arguments."""
+    """Return the job of a get's arguments; raises as `row_write_job` does."""
+    check_keywords(options, GetOptions)
     return GetJob(
         collection=collection,
         ids=as_ids(ids),
@@ -113,7 +117,8 @@ def get_job(collection: str, ids: Ids, options: GetOptions) -> GetJob:
 
 
 def query_job(collection: str, expr: str | None, options: QueryOptions) -> QueryJob:
-    """Return the job of a query's arguments."""
+    """Return the job of a query's arguments; raises as `row_write_job` does."""
+    check_keywords(options, QueryOptions)
     return QueryJob(
         collection=collection,
         expr=expr,

@@ -1,9 +1,10 @@
 """The arguments of a search, as a caller has them, to its job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
-from nearmq.arguments import Ids, Vectors, as_ids, as_matrix, as_names
+from nearmq.arguments import Ids, Vectors, as_ids, as_matrix, as_names, check_keywords
 from nearmq.errors import InvalidArgument
 from nearmq.jobs import ExprValue, Metric, SearchJob
 
@@ -40,35 +41,38 @@ class SearchOptions(TypedDict, total=False):
 DEFAULT_LIMIT = 10
 
 
+#: What is more to a job than the value as it was given; None stands for what was not.
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "ids": lambda ids: None if ids is None else as_ids(ids),
+    "expr_params": lambda values: dict(values or {}),
+    "partition_names": partial(as_names, "partition_names"),
+    "output_fields": partial(as_names, "output_fields"),
+}
+#: Those that decide each other, and one that is not the job's.
+_NOT_AS_GIVEN = {"param", "params", "metric_type", "timeout_s"}
+
+
 def search_job(collection: str, vectors: Vectors | None, options: SearchOptions) -> SearchJob:
     """Return the job of a search's arguments.
 
     Raises:
         InvalidArgument: the vectors are no matrix, or an argument is given in two ways.
+        TypeError: there is no such argument.
     """
+    check_keywords(options, SearchOptions)
     metric_type, params = _search_params(options)
-    ids = options.get("ids")
+    given = {
+        name: _CONVERT[name](value) if name in _CONVERT else value
+        for name, value in options.items()
+        if name not in _NOT_AS_GIVEN
+    }
     return SearchJob(
         collection=collection,
         vectors=None if vectors is None else as_matrix("vectors", vectors),
-        ids=None if ids is None else as_ids(ids),
-        limit=options.get("limit", DEFAULT_LIMIT),
-        offset=options.get("offset", 0),
-        field=options.get("field"),
         metric_type=metric_type,
         params=params,
-        expr=options.get("expr"),
-        expr_params=dict(options.get("expr_params") or {}),
-        partition_names=as_names("partition_names", options.get("partition_names")),
-        output_fields=as_names("output_fields", options.get("output_fields")),
-        radius=options.get("radius"),
-        range_filter=options.get("range_filter"),
-        round_decimal=options.get("round_decimal", -1),
-        group_by_field=options.get("group_by_field"),
-        group_size=options.get("group_size", 1),
-        min_version=options.get("min_version"),
-        explain=options.get("explain", False),
         encoding="base64",
+        **({"limit": DEFAULT_LIMIT} | given),  # type: ignore[arg-type]  # checked by name, and when the job is encoded
     )
 
 

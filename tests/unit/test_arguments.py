@@ -1,5 +1,6 @@
 """What a caller may give for ids, vectors and columns, and what the jobs hold then."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,15 @@ import pyarrow as pa
 import pytest
 
 from nearmq.arguments import as_columns, as_ids, as_matrices
+from nearmq.client import Client
 from nearmq.codec import decode_job, encode_job
+from nearmq.collection import Collection
 from nearmq.errors import InvalidArgument
-from nearmq.jobs import UpsertJob
+from nearmq.jobs import SearchJob, UpsertJob
 from nearmq.row_arguments import row_write_job
+from nearmq.search_arguments import SearchOptions, search_job
+from nearmq_worker.config import WorkerConfig
+from nearmq_worker.embedded import EmbeddedTransport
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,38 @@ def test_what_json_has_no_word_for_is_refused(value: Any):
     job = UpsertJob(collection="books", ids=[1], vectors=np.ones((1, 3)), fields={"notes": [value]})
     with pytest.raises(InvalidArgument):
         encode_job(job)
+
+
+VECTORS = np.ones((1, 3), np.float32)
+
+
+def test_a_search_holds_the_arguments_that_are_given_and_the_defaults_of_the_others():
+    job = search_job(
+        "books", VECTORS, {"params": {"ef": 7}, "output_fields": ("year",), "expr_params": None, "timeout_s": 3}
+    )
+    assert (job.params, job.output_fields, job.expr_params) == ({"ef": 7}, ["year"], {})
+    assert (job.limit, job.offset, job.round_decimal, job.encoding) == (10, 0, -1, "base64")
+    by_ids = search_job("books", None, {"ids": range(2), "limit": 5, "param": {"metric_type": "L2"}})
+    assert (by_ids.vectors, by_ids.ids, by_ids.limit, by_ids.metric_type) == (None, [0, 1], 5, "L2")
+
+
+def test_every_argument_of_a_search_is_the_jobs_or_one_that_is_known():
+    elsewhere = {"param", "timeout_s"}
+    assert set(SearchOptions.__annotations__) - elsewhere <= set(SearchJob.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong"),
+    [
+        (lambda books: books.search(VECTORS, limt=5), "'limt', did you mean 'limit'"),
+        (lambda books: books.submit(VECTORS, filter="year > 1990"), "'filter', did you mean"),
+        (lambda books: books.upsert([1], VECTORS, partition_names="2024"), "did you mean 'partition_name'"),
+        (lambda books: books.delete([1], partition="2024"), "did you mean 'partition_name'"),
+        (lambda books: books.get([1], fields=["year"]), "'fields', did you mean 'output_fields'"),
+        (lambda books: books.query("year > 1990", top_k=3), "'top_k', known are"),
+        (lambda books: next(books.iterate(offset=3)), "'offset'"),
+    ],
+)
+def test_a_keyword_that_a_call_does_not_have_is_refused_by_name(call: Callable[[Collection], Any], wrong: str):
+    with pytest.raises(TypeError, match=wrong):
+        call(Collection(Client(EmbeddedTransport(WorkerConfig(store="memory:"))), "books"))

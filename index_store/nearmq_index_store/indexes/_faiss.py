@@ -1,7 +1,7 @@
-"""All that is asked of faiss: k-means, scalar and product quantizers, and the scan of their codes, or of some rows.
+"""All that is asked of faiss: k-means, scalar and product quantizers, and the scan of their codes, or of rows.
 
 The one module that imports faiss, and only when a function needs it: the import takes up to half a second and 27 MB,
-for which a command that builds and searches no such index should not wait. faiss's own files are never read nor
+for which a command that does nothing of the kind should not wait. faiss's own files are never read nor
 written: what a quantizer learnt, and the codes, go in and out as arrays (`cells_file.py`).
 """
 
@@ -25,6 +25,9 @@ Bits = npt.NDArray[np.uint8]
 
 #: Rounds of k-means for each sub-vector of PQ; recall on the real data is the same after 4, 10 and faiss's 25.
 _PQ_ROUNDS = 5
+
+#: So many bytes of rows stay in the cache from one query to the next.
+_SHARED_BYTES = 1 << 20
 
 #: faiss keeps tables of distances between centroids and codewords (L2 only) up to this size.
 _MOST_TABLE_BYTES = 2 << 30
@@ -91,6 +94,25 @@ def nearest(
             faiss.swig_ptr(found),
         )
     return found, farness if by == "L2" else -farness
+
+
+def all_products(queries: FloatMatrix, vectors: FloatMatrix, out: FloatMatrix) -> None:
+    """Put the inner products of each of a few queries and all rows, of any values, into an array.
+
+    Args:
+        queries, vectors: float32, shape (n, dim) and (m, dim), C-contiguous.
+        out: float32, shape (n, m), each line C-contiguous.
+    """
+    rows, dim = vectors.shape
+    # Several queries share what was read of the memory; for one, fewer calls are faster.
+    step = max(1, _SHARED_BYTES // (4 * dim)) if len(queries) > 1 else rows
+    with _faiss(1) as faiss:
+        for start in range(0, rows, step):
+            some = vectors[start : start + step]
+            for query, line in zip(queries, out[:, start : start + step], strict=True):
+                faiss.fvec_inner_products_ny(
+                    faiss.swig_ptr(line), faiss.swig_ptr(query), faiss.swig_ptr(some), dim, len(some)
+                )
 
 
 def products(query: FloatVector, vectors: FloatMatrix, rows: RowNumbers) -> FloatVector:

@@ -4,8 +4,9 @@
 Its file holds what a scan knows of their lengths, float32: at least the longest one, then a term a row (`scan.py`; none
 for IP). So a large segment is opened without a pass over its rows; a small one has no file, and is measured then.
 
-Numpy's matrix product and the certified cut of `scan.py` rather than faiss's brute force: faiss has no COSINE over rows
-that are not normalised (a copy as large as the rows), and says nothing of ties and rounding at the limit.
+Products (numpy's; for few queries, faiss's) and the certified cut of `scan.py` rather than faiss's brute force: faiss
+has no COSINE over rows that are not normalised (a copy as large as the rows), and says nothing of ties and rounding at
+the limit.
 """
 
 from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers, lengths, unit_vectors
-from nearmq_index_store.indexes._faiss import Nearness, nearest, products
+from nearmq_index_store.indexes._faiss import Nearness, all_products, nearest, products
 from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.schema import Metric
@@ -32,8 +32,11 @@ KEYS_AT_ONCE = 1 << 24
 UNIT_ROUNDOFF = 2.0**-24
 
 #: Up to so many queries a product with each of them beats the matrix product, which first packs all rows (measured on
-#: 384 and on 128 dimensions: 7 and 4 times at one query, even at six and four).
-FEW_QUERIES = 4
+#: 384 and on 128 dimensions: 1.3 times at one query, 1.6 and 1.4 at four, 1.3 and 1.4 at six, even at eight).
+_FEW_QUERIES = 6
+
+#: Of no more bytes of rows than this the matrix product is as fast: what it packs stays in the cache.
+_FEW_BYTES = 1 << 18
 
 #: Lengths between which float32 products of two vectors neither overflow nor underflow.
 _SHORTEST, _LONGEST = 1e-15, 1e15
@@ -121,9 +124,8 @@ class Scan:
         """Return the keys of the rows start..stop for prepared queries, shape (n, stop - start); NaN is unknown."""
         rows = self._vectors[start:stop]
         keys = np.empty((len(prepared), len(rows)), dtype=np.float32)
-        if len(prepared) <= FEW_QUERIES:
-            for query, line in zip(prepared, keys, strict=True):
-                np.dot(rows, query, out=line)
+        if len(prepared) <= _FEW_QUERIES and rows.nbytes > _FEW_BYTES:
+            all_products(prepared, rows, keys)
         else:
             np.matmul(prepared, rows.T, out=keys)
         self._combine(keys, slice(start, stop))

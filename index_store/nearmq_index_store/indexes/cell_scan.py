@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nearmq_index_store.distances import FloatMatrix, FloatVector, RowNumbers
 from nearmq_index_store.indexes.allowed import Mask
+from nearmq_index_store.indexes.cells import VisitedCells
 from nearmq_index_store.indexes.scan import (
     KEYS_AT_ONCE,
     Measured,
@@ -29,9 +30,6 @@ from nearmq_index_store.schema import Metric
 #: Where a row is ranked for more queries than this, on average, products for all of them are faster than each alone:
 #: measured 7 to 12 on 29,000 x 384 real vectors and on 200,000 x 128 synthetic ones, visiting 1 to 100 % of the cells.
 _SHARED = 8
-
-#: int64, shape (queries, width): the cells of each query, nearest first, -1 where there is none.
-VisitedCells = npt.NDArray[np.int64]
 
 
 class Among(NamedTuple):

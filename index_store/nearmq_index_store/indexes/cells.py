@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,11 @@ SAMPLE_ROWS, _SAMPLE_ROWS_PER_CELL = 16_384, 32
 
 #: Distances between queries and centroids held at a time: 32 MiB.
 _DISTANCES_AT_ONCE = 1 << 22
+
+#: Up to so many queries a dot product a cell takes less time than a matrix product that may have to be doubted.
+_FEW_QUERIES = 8
+
+_EPSILON = 2.0**-52
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +127,8 @@ class CellCounts:
         return min(len(self.counts), math.ceil(nprobe / math.sqrt(self.share)))
 
 
-class Visited(NamedTuple):
-    """The cells that each query visits, nearest first, in rows of equal width.
-
-    Attributes:
-        cells: int64, shape (n, width), -1 where there is none.
-        keys: float64, shape (n, nlist): how far each centroid is, but for what is the same for all of them.
-    """
-
-    cells: npt.NDArray[np.int64]
-    keys: npt.NDArray[np.float64]
+#: int64, shape (n, width): the cells that each of n queries visits, nearest first, -1 where there is none.
+VisitedCells = npt.NDArray[np.int64]
 
 
 class Visits:
@@ -147,6 +143,7 @@ class Visits:
         # In float64, in which the squared lengths of centroids and query may stand for the differences of the two.
         wide = cells.centroids.astype(np.float64)
         self._squares = np.vecdot(wide, wide) if metric == "L2" else None
+        self._longest = math.sqrt(np.vecdot(wide, wide).max())
         # Times what makes products smaller for nearer centroids; powers of two, so that nothing is rounded.
         wide *= -2 if metric == "L2" else -1
         self._factors = wide
@@ -154,7 +151,7 @@ class Visits:
 
     def choose(
         self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None" = None
-    ) -> Iterator[tuple[slice, Visited]]:
+    ) -> Iterator[tuple[slice, VisitedCells]]:
         """Yield the cells of the queries, so many queries at a time that the choice takes bounded memory.
 
         Args:
@@ -170,13 +167,49 @@ class Visits:
             chunk = slice(start, start + step)
             yield chunk, self._choose(queries[chunk], nprobe, at_least, allowed)
 
-    def _choose(self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None") -> Visited:
-        keys = self._keys(queries)
-        nearest = np.argsort(keys, axis=1)
+    def _choose(self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None") -> VisitedCells:
+        if allowed is not None or len(queries) <= _FEW_QUERIES:
+            return self._choose_enough(queries, nprobe, at_least, allowed)
+        cells, is_certain = self._nearest(queries, nprobe)
+        sizes = self._sizes[cells]
+        is_certain &= sizes.all(axis=1) & (sizes.sum(axis=1) >= at_least)
+        if is_certain.all():
+            return cells
+        others = self._choose_enough(queries[~is_certain], nprobe, at_least, None)
+        both = np.full((len(queries), max(nprobe, others.shape[1])), -1)
+        both[is_certain, :nprobe] = cells[is_certain]
+        both[~is_certain, : others.shape[1]] = others
+        return both
+
+    def _nearest(self, queries: FloatMatrix, nprobe: int) -> tuple[VisitedCells, Mask]:
+        """Return the nearest cells of each query, and whether they certainly are those, in their order.
+
+        A matrix product ranks them, whose rounding depends on the batch; hardly ever so that two might change places.
+        """
+        wide = queries.astype(np.float64)
+        keys = wide @ self._factors.T
+        scale = np.sqrt(np.vecdot(wide, wide)) * self._longest
+        if self._squares is not None:
+            keys += self._squares
+            scale = 2 * scale + self._longest**2
+        one_more = min(nprobe + 1, len(self._sizes))
+        nearest = np.argpartition(keys, one_more - 1)[:, :one_more]
+        keys = np.take_along_axis(keys, nearest, axis=1)
+        order = np.argsort(keys)
+        gaps = np.diff(np.take_along_axis(keys, order, axis=1))
+        # Twice the most by which the difference of two keys errs in both kinds of products (`scan.py`).
+        errs = 4 * (queries.shape[1] + 8) * _EPSILON * scale
+        return np.take_along_axis(nearest, order[:, :nprobe], axis=1), (gaps > errs[:, np.newaxis]).all(axis=1)
+
+    def _choose_enough(
+        self, queries: FloatMatrix, nprobe: int, at_least: int, allowed: "CellCounts | None"
+    ) -> VisitedCells:
+        """Choose among all cells in their order."""
+        nearest = np.argsort(self._keys(queries))
         sizes = self._sizes[nearest[:, :nprobe]]
         rows = sizes.sum(axis=1)
         if allowed is None and rows.min() >= at_least and sizes.all():
-            return Visited(nearest[:, :nprobe], keys)
+            return nearest[:, :nprobe]
         counts, kept = (self._sizes, 1.0) if allowed is None else (allowed.counts, math.sqrt(allowed.share))
         wanted = np.maximum(at_least, np.ceil(kept * rows))
         width, nlist = nprobe, len(self._sizes)
@@ -186,11 +219,11 @@ class Visits:
         held = counts[cells]
         is_visited = np.cumsum(held, axis=1) - held < wanted[:, np.newaxis]
         visited = np.where(is_visited & (held > 0), cells, -1)
-        return Visited(visited[:, : int(is_visited.sum(axis=1).max())], keys)
+        return visited[:, : int(is_visited.sum(axis=1).max())]
 
-    def distances(self, queries: FloatMatrix, visited: Visited) -> Distances:
-        """Return the distances of the centroids of visited cells, float32, of the shape of `visited.cells`."""
-        distances = np.take_along_axis(visited.keys, visited.cells, axis=1)
+    def distances(self, queries: FloatMatrix, visited: VisitedCells) -> Distances:
+        """Return the distances of the centroids of the cells that queries visit, float32, of the shape of `visited`."""
+        distances = np.take_along_axis(self._keys(queries), visited, axis=1)
         if self._squares is None:
             distances *= -1
         else:
@@ -200,7 +233,10 @@ class Visits:
             return distances.astype(np.float32)
 
     def _keys(self, queries: FloatMatrix) -> npt.NDArray[np.float64]:
-        """Return how far each centroid is from each query, one dot product a pair, whatever the batch."""
+        """Return how far each centroid is from each query, but for what is the same for all of them.
+
+        One dot product a pair, whatever the batch.
+        """
         keys: npt.NDArray[np.float64] = np.vecdot(self._factors, queries.astype(np.float64)[:, np.newaxis])
         if self._squares is not None:
             keys += self._squares

@@ -188,9 +188,9 @@ class CodedIndex:
         step = max(1, _FOUND_AT_ONCE // wanted)
         for some, visited in self._visits.choose(indexed, params.nprobe, wanted, counts):
             distances = self._visits.distances(indexed[some], visited)
-            for start in range(0, len(visited.cells), step):
+            for start in range(0, len(visited), step):
                 chunk = slice(start, start + step)
-                cells = visited.cells[chunk]
+                cells = visited[chunk]
                 rows_of_chunk = self._coder.scan(indexed[some][chunk], cells, distances[chunk], wanted, bits)
                 is_whole = rows_of_chunk.min(axis=1) >= 0
                 found.append(Candidates(rows_of_chunk[is_whole].reshape(-1), wanted * is_whole))

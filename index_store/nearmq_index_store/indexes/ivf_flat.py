@@ -154,8 +154,8 @@ class IvfFlatIndex:
         indexed = as_indexed(queries, self._metric)
         among = None if refused is None or counts is None else Among(refused, counts.counts)
         found: list[RowNumbers] = []
-        for chunk, visited in self._visits.choose(indexed, params.nprobe, params.candidates, counts):
-            found += self._scan.nearest(queries[chunk], visited.cells, limit, among)
+        for chunk, cells in self._visits.choose(indexed, params.nprobe, params.candidates, counts):
+            found += self._scan.nearest(queries[chunk], cells, limit, among)
         candidates = Candidates.of(found)
         return candidates if self._order is None else candidates.taken(self._order)
 

@@ -160,9 +160,10 @@ class CellScan:
                 np.copyto(keys, np.inf, where=among.refused[start:stop])
             bounds = cut(keys, limit, prepared.slack[members]) if cuts is None else cuts[members]
             # Written so that NaN keys, of which nothing is known, stay in.
-            kept = np.flatnonzero(~(keys > bounds[:, np.newaxis]))
-            line, row = np.divmod(kept, stop - start)
-            found.append(_Ranked(members[line], row + start, keys.reshape(-1)[kept]))
+            kept = (~(keys > bounds[:, np.newaxis])).reshape(-1).nonzero()[0]
+            if len(kept):  # of most cells none
+                line, row = np.divmod(kept, stop - start)
+                found.append(_Ranked(members[line], row + start, keys.reshape(-1)[kept]))
         return _joined(found)
 
 

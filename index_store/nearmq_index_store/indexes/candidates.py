@@ -37,7 +37,7 @@ class Candidates:
     @classmethod
     def same(cls, rows: RowNumbers, queries: int) -> "Candidates":
         """Give so many queries the same rows."""
-        return cls(np.tile(rows, queries), np.full(queries, len(rows)))
+        return cls(rows if queries == 1 else np.tile(rows, queries), np.full(queries, len(rows)))
 
     def __len__(self) -> int:
         return len(self.counts)

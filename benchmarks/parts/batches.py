@@ -1,7 +1,8 @@
 """1,000-query jobs through one worker of one and of two compute threads, beside raw hnswlib with as many threads.
 
 The worker's answers have exact distances, computed anew from the rows, and jobs and answers cross the broker; raw
-hnswlib's do neither. Of two ways to search on two threads, in one call and in a call a thread, the faster counts.
+hnswlib's do neither. The worker asks for huge pages; raw hnswlib is taken as it comes. Of two ways to search on two
+threads, in one call and in a call a thread, the faster counts.
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ from nearmq.tls_files import completed
 from nearmq.topology import DEFAULT_PREFIX
 from nearmq_index_store.command_options import Cache, SigningKey, Store, read_size
 from nearmq_worker.config import WorkerConfig, shared_spool
+from nearmq_worker.huge_pages import have_huge_pages
 
 app = typer.Typer(help="Run workers.", no_args_is_help=True)
 
@@ -113,6 +114,7 @@ def run(
     ] = "console",
 ) -> None:
     """Take jobs from RabbitMQ and answer them, until SIGTERM or Ctrl-C; a second one ends the worker at once."""
+    have_huge_pages()
     from threadpoolctl import threadpool_limits  # noqa: PLC0415  not before the command is known
 
     from nearmq_index_store.indexes import load_faiss  # noqa: PLC0415  not before the command is known

@@ -186,6 +186,14 @@ def test_a_search_explains_how_each_segment_was_searched(world: World):
     assert search(world, vectors=QUERIES).explain is None
 
 
+def test_of_searches_in_one_batch_those_are_explained_that_ask(world: World):
+    create(world, "HNSW")
+    fill(world, segments=2)
+    jobs = [SearchJob(collection="books", limit=5, vectors=QUERIES, explain=seed % 3 == 0) for seed in range(30)]
+    replies = [future.result() for future in [world.client.submit(job) for job in jobs]]
+    assert [len(reply.explain or []) for reply in replies] == [2 if job.explain else 0 for job in jobs]
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message", "field"),
     [

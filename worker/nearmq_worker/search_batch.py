@@ -103,6 +103,7 @@ class SearchBatch:
             window=max(search.window for search in searches),
             awaited=[search.awaited for search in searches],
             with_places=any(search.output_fields is not None for search in searches),
+            explain=any(search.job.explain for search in searches),
         )
 
     def _reply(self, part: Pass, search: Search, found: Found, answers: Sequence[Answer]) -> Reply:

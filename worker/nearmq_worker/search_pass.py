@@ -95,6 +95,7 @@ class Pass:
         window: how many of the nearest rows each query gets at the most.
         awaited: the searches' jobs; the pass goes on while somebody waits for any of them.
         with_places: whether the hits are to say where their rows are.
+        explain: whether any of them asks how each segment was searched.
     """
 
     snapshot: Snapshot
@@ -103,6 +104,7 @@ class Pass:
     window: int
     awaited: Sequence[Awaited]
     with_places: bool
+    explain: bool
 
     @property
     def field(self) -> VectorField:

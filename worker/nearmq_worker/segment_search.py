@@ -1,4 +1,4 @@
-"""A pass over the segments: each segment and slice of the queries on a thread, merged, and explained."""
+"""A pass over the segments: each segment and slice of the queries on a thread, merged, explained where asked."""
 
 import time
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Answer:
         found: the hits of the queries, in their order.
         load_s: the longest that a segment took to load.
         search_s: what else the pass took.
-        explained: how each segment was searched, as the wire has it.
+        explained: how each segment was searched, as the wire has it; empty where nobody asks.
     """
 
     found: Found
@@ -84,9 +84,7 @@ class SegmentSearcher:
             found=found,
             load_s=load_s,
             search_s=time.monotonic() - began - load_s,
-            explained=[
-                _explained(entry, done[number :: len(part.segments)]) for number, entry in enumerate(part.segments)
-            ],
+            explained=_all_explained(part.segments, done) if part.explain else [],
         )
 
     def _run(self, part: Pass, number: int, queries: FloatMatrix) -> Unit:
@@ -108,6 +106,10 @@ class SegmentSearcher:
                 part=number if part.with_places else None,
             )
             return Unit(hits=hits, cached=used.cached, load_s=loaded - asked, search_s=time.monotonic() - loaded)
+
+
+def _all_explained(segments: Sequence[SegmentEntry], units: Sequence[Unit]) -> list[dict[str, Any]]:
+    return [_explained(entry, units[number :: len(segments)]) for number, entry in enumerate(segments)]
 
 
 def _explained(entry: SegmentEntry, units: Sequence[Unit]) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=1, help="runs of each fault test, each with another seed")
 
 
+def pytest_configure() -> None:
+    """Let no worker start itself anew for huge pages (`nearmq_worker/huge_pages.py`): most live for seconds."""
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Let no thread that a test has left behind keep the process, and whoever waits for it, for ever."""

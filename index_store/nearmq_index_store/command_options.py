@@ -6,14 +6,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from nearmq_index_store.blobs import open_store
-from nearmq_index_store.catalog import Catalog
 from nearmq_index_store.errors import CollectionNotFound
+
+if TYPE_CHECKING:
+    from nearmq_index_store.catalog import Catalog
 
 DEFAULT_STORE = "file:./nearmq-data"
 
@@ -59,8 +60,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Check and say wha
 CollectionName = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")]
 
 
-def open_catalog(store: str, cache: str | None, signing_key_file: Path | None, *, for_writing: bool = False) -> Catalog:
+def open_catalog(
+    store: str, cache: str | None, signing_key_file: Path | None, *, for_writing: bool = False
+) -> "Catalog":
     """Open the catalog of a store; who is about to write is told what a crash may lose."""
+    from nearmq_index_store.blobs import open_store  # noqa: PLC0415  not before a store is asked for
+    from nearmq_index_store.catalog import Catalog  # noqa: PLC0415
+
     blobs = open_store(store, cache, signing_key_file)
     if for_writing and blobs.durability is not None:
         sys.stderr.write(f"note: {blobs.durability}\n")
@@ -68,7 +74,7 @@ def open_catalog(store: str, cache: str | None, signing_key_file: Path | None, *
 
 
 @contextmanager
-def hinting(catalog: Catalog, collection: str) -> Iterator[None]:
+def hinting(catalog: "Catalog", collection: str) -> Iterator[None]:
     """Answer a collection that is not found with the nearest that is there."""
     try:
         yield

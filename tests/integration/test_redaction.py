@@ -107,9 +107,8 @@ def read(path: Path) -> str:
 
 
 @pytest.fixture
-def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What `worker run` sets for its process is undone, and this one is not started anew as a worker."""
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+def own_process() -> Iterator[None]:
+    """What `worker run` sets for its process is undone."""
     root, interval = logging.getLogger(), sys.getswitchinterval()
     handlers, level = root.handlers[:], root.level
     yield

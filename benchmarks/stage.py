@@ -19,6 +19,7 @@ import numpy as np
 import pika
 import pyarrow as pa
 import redis
+from threadpoolctl import threadpool_limits
 from ulid import ULID
 
 import nearmq
@@ -217,8 +218,12 @@ def worker(url: str, store: str, *options: str) -> Iterator["subprocess.Popen[by
 
 @contextmanager
 def embedded(stage: Stage, *, spool: Path | None = None, **settings: Any) -> Iterator[nearmq.Client]:
-    """Run a worker in this process over the run's store, with a spool of its own unless one is given."""
-    with tempfile.TemporaryDirectory(prefix="nearmq-bench-spool-") as own:
+    """Run a worker in this process over the run's store, with a spool of its own unless one is given.
+
+    As a worker process does, it keeps numpy's products to the thread that asks for them: a pool of native threads
+    beside those of the worker spins and waits.
+    """
+    with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="nearmq-bench-spool-") as own:
         config = WorkerConfig(store=stage.store_url, spool=spool or Path(own), name="embedded", **settings)
         with Client(EmbeddedTransport(config), timeout_s=120) as client:
             client.start()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import hnswlib
 import redis
-from threadpoolctl import threadpool_limits
 
 from benchmarks.data import LIMIT
 from benchmarks.findings import Bars, Findings, Measure, Plot, Table, figure
@@ -109,8 +108,7 @@ def _lasting_spool(stage: Stage, built: Built) -> Path:
 
 def _first_answer(stage: Stage, built: Built, spool: Path | None, *, loaded: bool = False) -> Figures:
     """Start a worker, and search once; without a spool, it has one of its own, which is empty."""
-    # As a worker process does: a pool of native threads beside those of the worker spins and waits.
-    with threadpool_limits(1), embedded(stage, spool=spool) as client:
+    with embedded(stage, spool=spool) as client:
         collection = client.collection(stage.stored(built))
         if loaded:
             collection.load()

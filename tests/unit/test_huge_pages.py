@@ -17,6 +17,8 @@ huge_pages._MODES = pathlib.Path(sys.argv[1])
 print(os.getpid(), flush=True)
 told = [os.environ.get(name) for name in ("GLIBC_TUNABLES", "GIVEN", "NEARMQ_URL")]
 os.environ["NEARMQ_URL"] = "from a file"
+if "drop" in sys.argv:
+    os.environ.pop("GLIBC_TUNABLES", None)
 huge_pages.have_huge_pages()
 print(told, sys.argv[2:])
 """
@@ -43,13 +45,16 @@ def test_what_the_environment_says_stands(tunables: str):
     assert asking_tunables(tunables, ON_REQUEST) is None
 
 
-def test_the_program_is_started_anew_once_as_the_same_process_with_what_it_was_given(tmp_path: Path):
+@pytest.mark.parametrize("arguments", [["--name", "a b"], ["drop"]])
+def test_the_program_is_started_anew_once_as_the_same_process_with_what_it_was_given(
+    tmp_path: Path, arguments: list[str]
+):
     modes, program = tmp_path / "enabled", tmp_path / "program.py"
     modes.write_text(ON_REQUEST)
     program.write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", "NEARMQ_URL")}
-    command = [sys.executable, str(program), str(modes), "--name", "a b"]
+    command = [sys.executable, str(program), str(modes), *arguments]
     given = environment | {"GIVEN": "x=ü"}
     first, second, told = subprocess.check_output(command, env=given, text=True).splitlines()
     assert first == second
-    assert told == "['glibc.malloc.hugetlb=1', 'x=ü', None] ['--name', 'a b']"
+    assert told == f"['glibc.malloc.hugetlb=1', 'x=ü', None] {arguments}"

@@ -15,16 +15,18 @@ _ON_REQUEST = "[madvise]"
 _ENVIRONMENT = Path("/proc/self/environ")
 _TUNABLES = "GLIBC_TUNABLES"
 _TUNABLE = "glibc.malloc.hugetlb"
+#: Set in a program that was started anew: of one with privileges of its own, glibc drops the tunables each time.
+_IS_ANEW = "_NEARMQ_STARTED_ANEW"
 
 
 def have_huge_pages() -> None:
     """Have glibc ask for huge pages; starts the program anew unless that is no use, or its environment has decided."""
     modes = _MODES.read_text() if _MODES.exists() else ""
     asking = asking_tunables(os.environ.get(_TUNABLES, ""), modes)
-    if asking is not None:
+    if asking is not None and _IS_ANEW not in os.environ:
         # Not in `os.environ`: settings were added to it that are read from files, passwords among them.
         entries = (entry.split(b"=", 1) for entry in _ENVIRONMENT.read_bytes().split(b"\0") if b"=" in entry)
-        environment = {**dict(entries), _TUNABLES.encode(): asking.encode()}
+        environment = {**dict(entries), _TUNABLES.encode(): asking.encode(), _IS_ANEW.encode(): b"1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - this very program
 
 

@@ -52,18 +52,18 @@ def test_a_query_visits_its_nearest_cells_until_they_hold_enough(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("at_least", [1, 100])
+@pytest.mark.parametrize(("nprobe", "at_least"), [(5, 1), (5, 100), (NLIST + 3, 1)])
 def test_a_query_visits_the_same_cells_alone_as_in_a_batch_even_where_centroids_are_alike(
-    metric: Metric, at_least: int
+    metric: Metric, nprobe: int, at_least: int
 ):
     # Whole numbers, and some twice, so that many cells are equally far.
     centroids = RANDOM.integers(-2, 3, (NLIST, DIM)).astype(np.float32)
     centroids[::4] = CELLS.centroids[::4]
     centroids[1::4] = centroids[::4]
     visits = Visits(Cells(centroids, OFFSETS, np.arange(ROWS)), metric)
-    ((_, together),) = visits.choose(QUERIES, 5, at_least)
+    ((_, together),) = visits.choose(QUERIES, nprobe, at_least)
     for number, cells in enumerate(together):
-        ((_, alone),) = visits.choose(QUERIES[number : number + 1], 5, at_least)
+        ((_, alone),) = visits.choose(QUERIES[number : number + 1], nprobe, at_least)
         assert cells[cells >= 0].tolist() == alone[alone >= 0].tolist()
 
 

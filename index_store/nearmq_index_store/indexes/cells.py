@@ -176,8 +176,8 @@ class Visits:
         if is_certain.all():
             return cells
         others = self._choose_enough(queries[~is_certain], nprobe, at_least, None)
-        both = np.full((len(queries), max(nprobe, others.shape[1])), -1)
-        both[is_certain, :nprobe] = cells[is_certain]
+        both = np.full((len(queries), max(cells.shape[1], others.shape[1])), -1)
+        both[is_certain, : cells.shape[1]] = cells[is_certain]
         both[~is_certain, : others.shape[1]] = others
         return both
 

@@ -152,20 +152,33 @@ def test_a_reply_whose_loss_is_told_after_the_connection_is_back_is_published_ag
     url: str, other: Peer, monkeypatch: pytest.MonkeyPatch
 ):
     with working(url) as worker:
+        other.publish(SEARCH, message_id="job-1", reply_to="replies", delivery_mode=2)
+        lose_at_once(worker, monkeypatch)
+        worker.settler.answer(worker.take(), b"{}")
+        worker.wait_until_settled()
+    assert other.get("replies")[0].correlation_id == "job-1"
+
+
+def test_replies_that_are_lost_together_are_all_published_again(url: str, other: Peer, monkeypatch: pytest.MonkeyPatch):
+    with working(url) as worker:
         for name in ("job-1", "job-2"):
             other.publish(SEARCH, message_id=name, reply_to="replies", delivery_mode=2, headers=TAKES_BUNDLES)
-        deliveries = [worker.take(), worker.take()]
-
-        def lost_at_once(*messages: Outgoing) -> None:
-            monkeypatch.undo()
-            for outgoing in messages:
-                outgoing.on_end(ConnectionLost("lost, and back by now"))
-
-        monkeypatch.setattr(worker.settler._publisher, "publish", lost_at_once)
-        worker.settler.answer_all(zip(deliveries, (b"1", b"2"), strict=True))
+        lose_at_once(worker, monkeypatch)
+        worker.settler.answer_all([(worker.take(), body) for body in (b"1", b"2")])
         worker.wait_until_settled()
     bodies = [other.get("replies")[1] for _ in range(other.count("replies"))]
     assert bodies in ([b"[1,2]"], [b"1", b"2"])  # the first may be on its way when the second is told
+
+
+def lose_at_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is published next be lost, on a connection that is back by the time that this is told."""
+
+    def lost_at_once(*messages: Outgoing) -> None:
+        monkeypatch.undo()
+        for outgoing in messages:
+            outgoing.on_end(ConnectionLost("lost, and back by now"))
+
+    monkeypatch.setattr(worker.settler._publisher, "publish", lost_at_once)
 
 
 def close_connection(broker: Broker, name: str) -> None:

@@ -41,7 +41,7 @@ class SearchOptions(TypedDict, total=False):
 DEFAULT_LIMIT = 10
 
 
-#: What is more to a job than the value as it was given; None stands for what was not.
+#: What a job has in another form than callers do; None stands for what is not given.
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "ids": lambda ids: None if ids is None else as_ids(ids),
     "expr_params": lambda values: dict(values or {}),

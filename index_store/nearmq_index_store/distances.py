@@ -87,11 +87,11 @@ def _descending(values: Distances) -> npt.NDArray[np.int32]:
 
 def lengths(vectors: FloatMatrix) -> npt.NDArray[np.float64]:
     """Return the Euclidean length of each vector, float64 of shape (n,)."""
-    found = np.empty(len(vectors))
-    for rows in row_blocks(vectors):
-        chunk = vectors[rows].astype(np.float64)
-        found[rows] = np.sqrt(np.vecdot(chunk, chunk))
-    return found
+    if vectors.size > _BLOCK:
+        return np.concatenate([lengths(vectors[rows]) for rows in row_blocks(vectors)])
+    wide = vectors.astype(np.float64)
+    squares: npt.NDArray[np.float64] = np.vecdot(wide, wide)
+    return np.sqrt(squares)
 
 
 def unit_vectors(vectors: FloatMatrix) -> FloatMatrix:

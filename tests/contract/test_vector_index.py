@@ -321,9 +321,11 @@ def test_an_empty_index_file_is_corrupt(tmp_path: Path, kind: str):
 def test_a_cell_whose_distance_is_beyond_float32_is_visited_last():
     cells = Cells(np.array([[1e30], [0]], np.float32), np.array([0, 1, 2]), np.array([0, 1]))
     visits, query = Visits(cells, "L2"), np.zeros((1, 1), np.float32)
-    ((_, visited),) = visits.choose(query, nprobe=1, at_least=2)
+    ((_, visited),) = visits.choose(visits.prepare(query), nprobe=1, at_least=2)
     assert visited.tolist() == [[1, 0]]
-    assert visits.distances(query, visited).tolist() == [[0, np.inf]]
+    visited, distances = visits.nearest_first(query, visited)
+    assert visited.tolist() == [[1, 0]]
+    assert distances.tolist() == [[0, np.finfo(np.float32).max]]
 
 
 @pytest.mark.parametrize("kind", ["HNSW", "IVF_FLAT", "IVF_SQ8", "IVF_PQ"])

@@ -46,7 +46,8 @@ def test_a_query_visits_its_nearest_cells_until_they_hold_enough(
     metric: Metric, nprobe: int, at_least: int, share: float | None
 ):
     allowed = None if share is None else CellCounts.of(np.random.default_rng(2).random(ROWS) < share, OFFSETS)
-    ((_, visited),) = Visits(CELLS, metric).choose(QUERIES, nprobe, at_least, allowed)
+    visits = Visits(CELLS, metric)
+    ((_, visited),) = visits.choose(visits.prepare(QUERIES), nprobe, at_least, allowed)
     for query, cells in zip(QUERIES, visited, strict=True):
         assert cells[cells >= 0].tolist() == visits_of(query, metric, nprobe, at_least, allowed)
 
@@ -61,10 +62,14 @@ def test_a_query_visits_the_same_cells_alone_as_in_a_batch_even_where_centroids_
     centroids[::4] = CELLS.centroids[::4]
     centroids[1::4] = centroids[::4]
     visits = Visits(Cells(centroids, OFFSETS, np.arange(ROWS)), metric)
-    ((_, together),) = visits.choose(QUERIES, nprobe, at_least)
-    for number, cells in enumerate(together):
-        ((_, alone),) = visits.choose(QUERIES[number : number + 1], nprobe, at_least)
-        assert cells[cells >= 0].tolist() == alone[alone >= 0].tolist()
+    ((_, visited),) = visits.choose(visits.prepare(QUERIES), nprobe, at_least)
+    together = zip(*visits.nearest_first(QUERIES, visited), strict=True)
+    for number, (cells, distances) in enumerate(together):
+        query = QUERIES[number : number + 1]
+        ((_, visited),) = visits.choose(visits.prepare(query), nprobe, at_least)
+        ((cells_alone,), (distances_alone,)) = visits.nearest_first(query, visited)
+        assert cells[cells >= 0].tolist() == cells_alone[cells_alone >= 0].tolist()
+        assert distances[cells >= 0].tolist() == distances_alone[cells_alone >= 0].tolist()
 
 
 #: The vectors, and such as are hard to rank.
@@ -94,9 +99,9 @@ def test_the_nearest_rows_of_the_cells_are_found_alone_and_together(
     held = np.flatnonzero(counts)
     cells = np.stack([np.random.default_rng(seed).permutation(held)[: min(20, len(held))] for seed in range(200)])
     cells[::3, 5:] = -1
-    together = scan.nearest(queries, cells, limit, among)
+    together = scan.nearest(scan.prepare(queries), cells, limit, among)
     for number, found_together in enumerate(together):
-        (alone,) = scan.nearest(queries[number : number + 1], cells[number : number + 1], limit, among)
+        (alone,) = scan.nearest(scan.prepare(queries[number : number + 1]), cells[number : number + 1], limit, among)
         inside = [np.arange(OFFSETS[cell], OFFSETS[cell + 1]) for cell in cells[number] if cell >= 0]
         rows = np.concatenate(inside)
         rows = rows[mask[rows]]

@@ -71,25 +71,28 @@ class CellScan:
         self._scan = Scan(vectors, metric, measured)
 
     @may_overflow
+    def prepare(self, queries: FloatMatrix) -> Prepared:
+        """Prepare queries for `nearest`."""
+        return self._scan.prepare(queries)
+
+    @may_overflow
     def nearest(
-        self, queries: FloatMatrix, cells: VisitedCells, limit: int, among: Among | None = None
+        self, prepared: Prepared, cells: VisitedCells, limit: int, among: Among | None = None
     ) -> list[RowNumbers]:
         """Return for each query the positions that certainly hold the nearest `limit` rows of its cells, ties included.
 
         Args:
             among: the only rows to return; None is all.
         """
-        prepared = self._scan.prepare(queries)
         counts = self._sizes if among is None else among.counts
         if not self._are_shared(cells, counts):
             return self._alone(prepared, cells, limit, among)
         found = []
         most = np.where(cells < 0, 0, self._sizes[cells]).sum(axis=1).max()
         step = max(1, KEYS_AT_ONCE // int(most))
-        for start in range(0, len(queries), step):
+        for start in range(0, len(cells), step):
             chunk = slice(start, start + step)
-            some = Prepared(prepared.queries[chunk], prepared.slack[chunk])
-            found += self._together(some, cells[chunk], limit, among)
+            found += self._together(prepared.some(chunk), cells[chunk], limit, among)
         # Refused rows are left where there are few others, or nothing is known of the keys.
         return found if among is None else [positions[~among.refused[positions]] for positions in found]
 

@@ -186,12 +186,11 @@ class CodedIndex:
         indexed = as_indexed(queries, self._metric)
         found = []
         step = max(1, _FOUND_AT_ONCE // wanted)
-        for some, visited in self._visits.choose(indexed, params.nprobe, wanted, counts):
-            distances = self._visits.distances(indexed[some], visited)
-            for start in range(0, len(visited), step):
+        for some, visited in self._visits.choose(self._visits.prepare(indexed), params.nprobe, wanted, counts):
+            cells, distances = self._visits.nearest_first(indexed[some], visited)
+            for start in range(0, len(cells), step):
                 chunk = slice(start, start + step)
-                cells = visited[chunk]
-                rows_of_chunk = self._coder.scan(indexed[some][chunk], cells, distances[chunk], wanted, bits)
+                rows_of_chunk = self._coder.scan(indexed[some][chunk], cells[chunk], distances[chunk], wanted, bits)
                 is_whole = rows_of_chunk.min(axis=1) >= 0
                 found.append(Candidates(rows_of_chunk[is_whole].reshape(-1), wanted * is_whole))
         return Candidates.joined(found)

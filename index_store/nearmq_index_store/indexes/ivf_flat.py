@@ -28,7 +28,6 @@ from nearmq_index_store.indexes.cells import (
     CellCounts,
     Cells,
     Visits,
-    as_indexed,
     default_nprobe,
     rising_nprobes,
     train_cells,
@@ -128,9 +127,10 @@ class IvfFlatIndex:
     def __init__(self, cells: Cells, vectors: FloatMatrix, metric: Metric, measured: Measured) -> None:
         self._order = None if cells.are_slices else cells.order
         self._offsets = cells.offsets
-        self._metric = metric
         self._visits = Visits(cells, metric)
         by_position = vectors if self._order is None else vectors[self._order]
+        if metric != "COSINE":  # by which all have one length; queries are prepared once, for rows and centroids
+            measured = Measured(max(measured.longest, self._visits.longest), measured.terms)
         self._scan = CellScan(cells.offsets, by_position, metric, measured)
 
     def candidates(self, queries: FloatMatrix, limit: int, params: SearchParams) -> Candidates:
@@ -151,11 +151,11 @@ class IvfFlatIndex:
         counts: CellCounts | None = None,
     ) -> Candidates:
         """Return what `candidates` does, without rows that are refused (by position); `counts` has all others."""
-        indexed = as_indexed(queries, self._metric)
+        prepared = self._scan.prepare(queries)
         among = None if refused is None or counts is None else Among(refused, counts.counts)
         found: list[RowNumbers] = []
-        for chunk, cells in self._visits.choose(indexed, params.nprobe, params.candidates, counts):
-            found += self._scan.nearest(queries[chunk], cells, limit, among)
+        for chunk, cells in self._visits.choose(prepared, params.nprobe, params.candidates, counts):
+            found += self._scan.nearest(prepared.some(chunk), cells, limit, among)
         candidates = Candidates.of(found)
         return candidates if self._order is None else candidates.taken(self._order)
 

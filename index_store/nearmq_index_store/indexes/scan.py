@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -35,8 +36,8 @@ UNIT_ROUNDOFF = 2.0**-24
 #: 384 and on 128 dimensions: 1.3 times at one query, 1.6 and 1.4 at four, 1.3 and 1.4 at six, even at eight).
 _FEW_QUERIES = 6
 
-#: Of no more bytes of rows than this the matrix product is as fast: what it packs stays in the cache.
-_FEW_BYTES = 1 << 18
+#: Of no more bytes of rows than this the matrix product is as fast: what it reads, or packs, stays in the cache.
+_FEW_BYTES = 1 << 22
 
 #: Lengths between which float32 products of two vectors neither overflow nor underflow.
 _SHORTEST, _LONGEST = 1e-15, 1e15
@@ -53,8 +54,7 @@ _MORE_THAN_LIMIT = 16
 _FOLDS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """Queries ready for the product.
 
     Attributes:
@@ -64,6 +64,10 @@ class Prepared:
 
     queries: FloatMatrix
     slack: npt.NDArray[np.float64]
+
+    def some(self, queries: "slice | Mask") -> "Prepared":
+        """Return some of the queries."""
+        return Prepared(self.queries[queries], self.slack[queries])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +98,18 @@ class Measured:
 
 
 class Scan:
-    """The rows of a segment, ready to be ranked by approximate keys; smaller keys are nearer, whatever the metric."""
+    """The rows of a segment, ready to be ranked by approximate keys; smaller keys are nearer, whatever the metric.
+
+    Attributes:
+        longest: at least the length of the longest row.
+    """
 
     def __init__(self, vectors: FloatMatrix, metric: Metric, measured: Measured | None = None) -> None:
         """Take the rows, and what was measured of them before, if it was."""
         self._vectors = vectors
         self._metric = metric
         measured = measured or Measured.of(vectors, metric)
-        self._longest = measured.longest
+        self.longest = measured.longest
         self._terms = measured.terms
 
     @property
@@ -115,9 +123,9 @@ class Scan:
         if self._metric == "COSINE":
             return Prepared(-unit_vectors(queries), np.full(len(queries), relative))
         if self._metric == "IP":
-            scale = lengths(queries) * self._longest
+            scale = lengths(queries) * self.longest
             return Prepared(-queries, _bound(relative, scale))
-        scale = np.square(lengths(queries) + self._longest)
+        scale = np.square(lengths(queries) + self.longest)
         return Prepared(-2 * queries, _bound(relative, scale))
 
     def keys(self, prepared: FloatMatrix, start: int, stop: int) -> FloatMatrix:
@@ -145,9 +153,9 @@ class Scan:
             by: Nearness = "L2" if self._metric == "L2" else "IP"
             query = prepared * np.float32(-0.5 if by == "L2" else -1)
             found, farness = nearest(query, self._vectors, rows, few, by=by)
-            is_near: Mask = farness <= farness[limit - 1] + np.float64(slack_of_few)
-            if not is_near[-1] or few == len(rows):
-                return found[is_near]
+            near = int(farness.searchsorted(farness[limit - 1] + np.float64(slack_of_few), side="right"))
+            if near < few or few == len(rows):
+                return found[:near]
         keys = products(prepared, self._vectors, rows)
         self._combine(keys, rows)
         return rows[closest(keys, limit, slack)]
@@ -160,15 +168,15 @@ class Scan:
         """
         if self._metric != "COSINE":
             return slack
-        differing = 2 * (self._longest - self._shortest)
-        slack *= self._longest
+        differing = 2 * (self.longest - self._shortest)
+        slack *= self.longest
         return slack + differing if differing <= slack else math.inf
 
     @cached_property
     def _shortest(self) -> float:
         """The length of the shortest row but those of zeros; NaN where that of some row is unknown."""
         largest_inverse = float(self._terms.max())
-        return 1 / largest_inverse if largest_inverse else self._longest
+        return 1 / largest_inverse if largest_inverse else self.longest
 
     def _combine(self, products: FloatMatrix | FloatVector, rows: slice | RowNumbers) -> None:
         """Turn products with some rows into keys, in place."""
@@ -259,7 +267,7 @@ def _closest(keys: FloatVector, limit: int, slack: float) -> RowNumbers:
 
 def _bound(relative: float, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     trusted = (scale > _SHORTEST**2) & (scale < _LONGEST**2)
-    return np.where(trusted, relative * scale, np.inf)
+    return relative * (scale if trusted.all() else np.where(trusted, scale, np.inf))
 
 
 def _inverse(row_lengths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,9 +5,9 @@ The worker calls them in this order: `resolve` and `check_queries` when a job is
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +21,7 @@ from nearmq_index_store.errors import (
 )
 from nearmq_index_store.filters import ColumnType, Filter, Kind, compile_filter
 from nearmq_index_store.indexes import index_kind
+from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.candidates import Candidates
 from nearmq_index_store.indexes.params import MAX_LIMIT, check_recall
 from nearmq_index_store.indexes.protocol import SearchParams
@@ -36,9 +37,10 @@ from nearmq_index_store.ways import Explanation, find_candidates
 #: Pairs of a query and a row that are ranked at a time, some 50 bytes each.
 _PAIRS_AT_ONCE = 1 << 18
 
+_Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hits:
+
+class Hits(msgspec.Struct, frozen=True, kw_only=True):
     """The hits of n queries, nearest first, ties by smaller id.
 
     Attributes:
@@ -166,14 +168,8 @@ def search_part(
     candidates, explanation = find_candidates(
         segment, queries, limit, params, deleted=deleted, condition=condition, near_end=range_filter
     )
-    hits = _padded(
-        len(queries),
-        min(limit, explanation.allowed),
-        metric,
-        segment.rows.primary_key,
-        with_places=part is not None,
-        explanation=explanation,
-    )
+    width = min(limit, explanation.allowed)
+    parts = []
     for run, pairs in _runs(candidates):
         rows, found = candidates.rows[pairs], candidates.counts[run]
         owners = np.arange(run.start, run.stop).repeat(found)
@@ -183,8 +179,9 @@ def search_part(
             rows, owners, distances = rows[inside], owners[inside], distances[inside]
             found = np.bincount(owners - run.start, minlength=len(found))
         places = None if part is None else to_places(part, rows)
-        _put(hits, run, found, owners, ids=segment.rows.ids_at(rows), distances=distances, places=places)
-    return hits
+        nearest = _Pairs(owners, segment.rows.ids_at(rows), distances, places)
+        parts.append(_hits(nearest, found, width, metric, explanation))
+    return _one_after_another(parts)
 
 
 def _column_type(field: ScalarField) -> ColumnType:
@@ -195,7 +192,10 @@ def _column_type(field: ScalarField) -> ColumnType:
 
 def no_hits(queries: int, field: VectorField, primary_key: PrimaryKey, *, with_places: bool = False) -> Hits:
     """Return the hits of so many queries over no segment at all."""
-    return _padded(queries, 0, field.metric, primary_key, with_places=with_places)
+    none = np.empty(0, dtype=np.int64)
+    ids = none if primary_key == "int64" else none.astype(object)
+    pairs = _Pairs(none, ids, none.astype(np.float32), none if with_places else None)
+    return _hits(pairs, np.zeros(queries, dtype=np.int64), 0, field.metric)
 
 
 def merge(parts: Sequence[Hits], limit: int) -> Hits:
@@ -206,55 +206,70 @@ def merge(parts: Sequence[Hits], limit: int) -> Hits:
     """
     if len(parts) == 1:
         return parts[0]
-    width = min(limit, sum(part.ids.shape[1] for part in parts))
-    primary_key: PrimaryKey = "string" if parts[0].ids.dtype == object else "int64"
-    places = [part.places for part in parts if part.places is not None]
-    merged = _padded(len(parts[0].counts), width, parts[0].metric, primary_key, with_places=bool(places))
     are_hits = [np.arange(part.ids.shape[1]) < part.counts[:, np.newaxis] for part in parts]
-    _put(
-        merged,
-        slice(0, len(merged.counts)),
-        np.add.reduce([part.counts for part in parts]),
+    places = [part.places[is_hit] for part, is_hit in zip(parts, are_hits, strict=True) if part.places is not None]
+    pairs = _Pairs(
         np.concatenate([np.nonzero(is_hit)[0] for is_hit in are_hits]),
-        ids=np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
-        distances=np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
-        places=np.concatenate([rows[is_hit] for rows, is_hit in zip(places, are_hits, strict=True)])
-        if places
-        else None,
+        np.concatenate([part.ids[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        np.concatenate([part.distances[is_hit] for part, is_hit in zip(parts, are_hits, strict=True)]),
+        np.concatenate(places) if places else None,
     )
-    return merged
+    found = np.add.reduce([part.counts for part in parts])
+    return _hits(pairs, found, min(limit, sum(part.ids.shape[1] for part in parts)), parts[0].metric)
 
 
-def _put(
-    hits: Hits,
-    run: slice,
-    found: RowNumbers,
-    owners: RowNumbers,
-    *,
-    ids: Ids,
-    distances: Distances,
-    places: Places | None,
-) -> None:
-    """Put the nearest of some pairs of a query and a row in the place of their query's padding, while there is room.
+class _Pairs(NamedTuple):
+    """Pairs of a query and a row: of each the number of the query, and what `Hits` tells of the row."""
+
+    owners: RowNumbers
+    ids: Ids
+    distances: Distances
+    places: Places | None
+
+
+def _hits(pairs: _Pairs, found: RowNumbers, width: int, metric: Metric, explanation: Explanation | None = None) -> Hits:
+    """Return the `width` nearest rows of each query, or as many as it has.
 
     Args:
-        run: the queries that the pairs are of, of which there are no hits yet.
+        pairs: of queries that follow each other.
         found: how many pairs each of them has.
-        owners: of each pair the number of its query.
     """
-    if not len(owners):
-        return
-    order = nearest_first(owners, ids, distances, hits.metric)
-    width = hits.ids.shape[1]
-    hits.counts[run] = np.minimum(found, width)
+    counts = np.minimum(found, width)
     ranks = np.arange(width)
-    firsts = found.cumsum() - found
-    # Beyond a query's last hit, there is another's; it is not copied.
-    best = order.take(firsts[:, np.newaxis] + ranks, mode="clip")
-    is_hit = True if found.min() >= width else ranks < found[:, np.newaxis]
-    for all_hits, values in ((hits.ids, ids), (hits.distances, distances), (hits.places, places)):
-        if all_hits is not None and values is not None:
-            np.copyto(all_hits[run], values.take(best), where=is_hit)
+    places = (found.cumsum() - found)[:, np.newaxis] + ranks
+    if len(pairs.owners):
+        # Beyond a query's last hit there is another's, which makes way for padding.
+        places = nearest_first(pairs.owners, pairs.ids, pairs.distances, metric).take(places, mode="clip")
+    is_padding = None if counts.min(initial=width) == width else ranks >= counts[:, np.newaxis]
+    return Hits(
+        ids=_taken(pairs.ids, places, is_padding),
+        distances=_taken(pairs.distances, places, is_padding),
+        counts=counts,
+        metric=metric,
+        places=None if pairs.places is None else _taken(pairs.places, places, is_padding),
+        explanation=explanation,
+    )
+
+
+def _taken(values: _Array, places: RowNumbers, is_padding: Mask | None) -> _Array:
+    taken = values.take(places) if len(values) else np.empty(places.shape, dtype=values.dtype)
+    if is_padding is not None:
+        taken[is_padding] = None if values.dtype == object else 0
+    return cast("_Array", taken)
+
+
+def _one_after_another(runs: Sequence[Hits]) -> Hits:
+    """Return the hits of the queries of one run after those of the other."""
+    if len(runs) == 1:
+        return runs[0]
+    places = [run.places for run in runs if run.places is not None]
+    return msgspec.structs.replace(
+        runs[0],
+        ids=np.concatenate([run.ids for run in runs]),
+        distances=np.concatenate([run.distances for run in runs]),
+        counts=np.concatenate([run.counts for run in runs]),
+        places=np.concatenate(places) if places else None,
+    )
 
 
 def _runs(candidates: Candidates) -> Iterator[tuple[slice, slice]]:
@@ -274,23 +289,3 @@ def _runs(candidates: Candidates) -> Iterator[tuple[slice, slice]]:
         end = int(ends[stop - 1])
         yield slice(start, stop), slice(first, end)
         start, first = stop, end
-
-
-def _padded(
-    queries: int,
-    width: int,
-    metric: Metric,
-    primary_key: PrimaryKey,
-    *,
-    with_places: bool,
-    explanation: Explanation | None = None,
-) -> Hits:
-    shape = (queries, width)
-    return Hits(
-        ids=np.zeros(shape, dtype=np.int64) if primary_key == "int64" else np.full(shape, None, dtype=object),
-        distances=np.zeros(shape, dtype=np.float32),
-        counts=np.zeros(queries, dtype=np.int64),
-        metric=metric,
-        places=np.zeros(shape, dtype=np.int64) if with_places else None,
-        explanation=explanation,
-    )

@@ -5,9 +5,9 @@ query gets the same answer alone, in any batch, and again tomorrow.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from nearmq_index_store.deletes import DeletedRows
@@ -22,8 +22,7 @@ from nearmq_index_store.segment import Segment
 Way = Literal["index", "exact"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """How a segment was searched.
 
     Attributes:

@@ -1,16 +1,17 @@
 """The rows among which the hits of a batch of queries are, as two arrays: nobody has to loop over the queries."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.distances import RowNumbers
 
+_NONE = np.empty(0, dtype=np.int64)
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+
+class Candidates(msgspec.Struct, frozen=True):
     """Rows of each of n queries.
 
     Attributes:
@@ -24,8 +25,8 @@ class Candidates:
     @classmethod
     def of(cls, found: Sequence[RowNumbers]) -> "Candidates":
         """Take the rows of one query after the other."""
-        counts = np.fromiter(map(len, found), np.int64, len(found))
-        return cls(np.concatenate(found) if found else np.empty(0, dtype=np.int64), counts)
+        counts = np.array([len(rows) for rows in found], dtype=np.int64)
+        return cls(found[0] if len(found) == 1 else np.concatenate([*found, _NONE]), counts)
 
     @classmethod
     def joined(cls, parts: Sequence["Candidates"]) -> "Candidates":

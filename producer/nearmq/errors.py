@@ -216,6 +216,9 @@ BY_CODE: dict[str, type[NearmqError]] = {
     )
 }
 
+#: Those that the client raises by itself; no reply carries their codes.
+CLIENT_ONLY = frozenset({ReplyTimeout, BrokerUnavailable, QueueFull, PermissionDenied})
+
 
 def from_code(code: str, message: str, *, field: str | None = None, retryable: bool | None = None) -> NearmqError:
     """Make the exception of a code as it stands in an error reply.

@@ -39,11 +39,15 @@ from nearmq.jobs import (
 )
 from nearmq.stored_rows import read_rows
 from nearmq.topology import TYPES_WITHOUT_COLLECTION, routing_key
+from nearmq_index_store.errors import StoreError
+from nearmq_index_store.indexes.registry import INDEX_KINDS
+from nearmq_index_store.schema import IndexSpec, VectorField
 
 FOLDER = Path(__file__).parent / "wire_v1"
 WIRE_PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 
 JOB_ID = "0192f0c1-2b3c-7d4e-8f50-617283940a1b"
+LIMIT = 10
 MATRIX = np.array([[0.5, -1.25, 3.0], [0.0, 2.0, -0.125]], np.float32)
 
 JOBS: dict[str, Job] = {
@@ -260,6 +264,36 @@ def test_the_page_lists_every_key_of_every_job():
     structs = [*JOB_TYPES.values(), VectorFieldSpec, ScalarFieldSpec]
     keys = {key for struct in structs for key in struct.__struct_fields__}
     assert keys <= set(re.findall(r"[`\"](\w+)[`\"]", WIRE_PAGE))
+
+
+def ranges(key: str) -> list[tuple[str, int, int]]:
+    """Return the parameters that the row of a key names with a range, and their ranges."""
+    row, *_ = [line for line in WIRE_PAGE.splitlines() if line.startswith(f"| `{key}` |")]
+    found = re.findall(r"`(\w+)` \(([\d,]+) to ([\d,]+)\)", row.replace("offset + limit", str(LIMIT)))
+    return [(name, int(low.replace(",", "")), int(high.replace(",", ""))) for name, low, high in found]
+
+
+def takes(kind: str, name: str, value: int, *, build: bool) -> bool:
+    field = VectorField(name="v", dim=64, metric="L2", index=IndexSpec(kind=kind, params={"nlist": 128}))
+    try:
+        if build:
+            INDEX_KINDS[kind].check_build_params({name: value}, field.dim)
+        else:
+            INDEX_KINDS[kind].resolve({name: value}, field, LIMIT)
+    except StoreError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [*ranges("index_params"), *ranges("params")])
+def test_the_page_tells_the_ranges_of_the_parameters_of_indexes(name: str, low: int, high: int):
+    build = name in {"M", "efConstruction", "nlist", "nbits"}
+    kinds = [kind for kind in INDEX_KINDS if takes(kind, name, low, build=build)]
+    assert kinds
+    for kind in kinds:
+        assert takes(kind, name, high, build=build)
+        assert not takes(kind, name, low - 1, build=build)
+        assert not takes(kind, name, high + 1, build=build)
 
 
 def decode(body: bytes, job_type: str) -> Job:

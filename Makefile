@@ -1,7 +1,7 @@
 # `make` lists the targets. Each sets itself up: nothing but python3.11+, make and a C++ compiler is asked for.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo up test chaos soak fuzz lint type check audit bench build clean
+.PHONY: help setup lock asyncapi demo up test chaos soak fuzz lint type check audit bench build clean
 
 # More arguments for pytest, uv or a script: `make test ARGS="tests/unit -x"`, `make lock ARGS=--upgrade`.
 ARGS ?=
@@ -29,6 +29,9 @@ lock: setup ## Resolve the dependencies again into the requirements*.lock files;
 	$(LOCK) --group pyproject.toml:audit -c requirements.lock -o requirements-audit.lock
 	$(LOCK) build.in -c requirements.lock -o requirements-build.lock
 	$(LOCK) uv.in -o requirements-uv.lock
+
+asyncapi: setup ## Write docs/asyncapi.yaml again, of the code and docs/wire.md
+	@$(BIN)/python -m scripts.asyncapi
 
 demo: setup ## Search handwritten digits with every index: no server needed, or through NEARMQ_URL and NEARMQ_STORE
 	@$(BIN)/python examples/demo.py $(ARGS)

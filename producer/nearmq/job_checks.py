@@ -41,7 +41,7 @@ from nearmq.value_checks import (
 )
 
 #: Milvus's: -1 is no rounding.
-_ROUND_DECIMAL = range(-1, 7)
+ROUND_DECIMAL = range(-1, 7)
 
 
 def check_job(job: Job, bounds: Bounds = DEFAULT_BOUNDS) -> None:
@@ -76,7 +76,7 @@ def _check_search(job: SearchJob, bounds: Bounds) -> None:
     for name, distance in (("radius", job.radius), ("range_filter", job.range_filter)):
         if distance is not None and not isfinite(distance):
             raise InvalidArgument(f"{name} is {distance}, allowed are finite numbers", field=name)
-    check_range("round_decimal", job.round_decimal, _ROUND_DECIMAL)
+    check_range("round_decimal", job.round_decimal, ROUND_DECIMAL)
 
 
 def _check_window(job: SearchJob, bounds: Bounds) -> None:

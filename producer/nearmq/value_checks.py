@@ -19,8 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
 ALL_FIELDS = "*"
 
 #: Job ids are chosen by publishers, UUIDv7 as a rule.
-_JOB_ID_CHARACTERS = 128
-_INT64 = range(-(2**63), 2**63)
+JOB_ID_CHARACTERS = 128
+INT64 = range(-(2**63), 2**63)
 _UTF8_BYTES_A_CHARACTER = 4
 
 
@@ -50,9 +50,9 @@ def check_names(field: str, names: Sequence[str] | None, bounds: Bounds, also: S
 
 def check_job_id(field: str, job_id: str) -> None:
     """Refuse a job id that is empty or too long: ids are kept in manifests and replies."""
-    if not 1 <= len(job_id) <= _JOB_ID_CHARACTERS:
+    if not 1 <= len(job_id) <= JOB_ID_CHARACTERS:
         raise InvalidArgument(
-            f"{field} has {len(job_id)} characters, allowed are 1 to {_JOB_ID_CHARACTERS}", field=field
+            f"{field} has {len(job_id)} characters, allowed are 1 to {JOB_ID_CHARACTERS}", field=field
         )
 
 
@@ -70,7 +70,7 @@ def check_id(field: str, id_: int | str, bounds: Bounds) -> None:
     """Refuse an integer beyond int64, and a string of too many bytes."""
     if isinstance(id_, str):
         check_at_most(field, _utf8_bytes(id_), bounds.id_bytes, "bytes")
-    elif id_ not in _INT64:
+    elif id_ not in INT64:
         raise InvalidArgument(f"{field} is {id_}, allowed are -2^63 to 2^63 - 1", field=field)
 
 
@@ -92,7 +92,7 @@ def check_params(field: str, params: Mapping[str, int | float], bounds: Bounds) 
     check_at_most(field, len(params), bounds.params, "parameters")
     for key, value in params.items():
         check_name(field, key)
-        if abs(value) >= _INT64.stop or not isfinite(value):
+        if abs(value) >= INT64.stop or not isfinite(value):
             raise InvalidArgument(f"{field}.{key} is {value}, allowed are numbers below 2^63", field=f"{field}.{key}")
 
 
@@ -115,7 +115,7 @@ def _are_small(ids: Sequence[Any], bounds: Bounds) -> bool:
         return True
     if isinstance(ids[0], str):
         return max(map(len, ids)) * _UTF8_BYTES_A_CHARACTER <= bounds.id_bytes
-    return bool(_INT64.start <= min(ids) and max(ids) < _INT64.stop)
+    return bool(INT64.start <= min(ids) and max(ids) < INT64.stop)
 
 
 def _utf8_bytes(text: str) -> int:

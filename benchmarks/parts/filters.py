@@ -9,8 +9,8 @@ nearmq chooses by itself; each single way is the best that can be made of it for
 A way counts where its recall is at least the unfiltered search's, less 0.01. Allowed rows lie at random, or are those
 most like the queries, or least like them.
 
-So that the choice itself is seen, apart from what nearmq does for any search, it is also compared with nearmq when it is
-made to go each of its own two ways, exactly or by its index.
+So that the choice itself is seen, apart from what any search takes, it is also compared with nearmq made to go
+each of its own two ways, exactly or by its index.
 """
 
 import math

@@ -9,6 +9,7 @@ Two collectors at work at the same time could lower one that is overwritten, so 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -29,6 +30,12 @@ from nearmq_index_store.sealed import FORMAT, Reader, seal
 #: Some 3 MB each when all their segments are named.
 PAGES_KEPT = 64
 HEADS_KEPT = 1_024
+
+#: Numbers that are probed together where the store can: another one takes a tenth of another turn's time.
+_PROBES_TOGETHER = 8
+
+#: Up to so many numbers, the next one is probed, then twice as many: a collection that was imported once has two.
+_FEW = 4
 
 #: Looks for a head that garbage collection keeps outrunning, before the store is called unavailable.
 LOOKS = 32
@@ -54,20 +61,31 @@ def floor_key(collection_id: str, generation: int) -> str:
     return f"{floor_prefix(collection_id)}{generation:020d}"
 
 
-def newest(exists: Callable[[int], bool], base: int) -> int:
-    """Find the last of the numbers without a gap after `base`, by probing base + 1, + 2, + 4 and then between."""
-    low, step = base, 1
-    while exists(base + step):
-        low = base + step
-        step *= 2
-    high = base + step
-    while high - low > 1:
-        middle = (low + high) // 2
-        if exists(middle):
-            low = middle
-        else:
-            high = middle
+def newest(store: BlobStore, key_of: Callable[[int], str], base: int) -> int:
+    """Find the last of the numbers without a gap after `base` whose key is there.
+
+    By probing base + 1, + 2, + 3, + 4, + 8, + 16 and then between, some together where the store can.
+    """
+    low, high = base, None
+    while probes := _probes(base, low, high):
+        for number, is_there in zip(probes, store.which_exist([*map(key_of, probes)]), strict=True):
+            if not is_there:
+                high = number
+                break
+            low = number
     return low
+
+
+def _probes(base: int, low: int, high: int | None) -> list[int]:
+    """Return the numbers to probe next, each in case that the one before it is there; none when low is the last."""
+    probes: list[int] = []
+    while len(probes) < _PROBES_TOGETHER and (high is None or high - low > 1):
+        if high is not None:
+            low = (low + high) // 2
+        else:
+            low += 1 if low - base < _FEW else low - base
+        probes.append(low)
+    return probes
 
 
 class Heads:
@@ -90,7 +108,7 @@ class Heads:
             return known
         base = known.version if known else 0
         for _ in range(LOOKS):
-            version = newest(lambda number: self.store.exists(manifest_key(collection_id, number)), base)
+            version = newest(self.store, partial(manifest_key, collection_id), base)
             if base >= self.floor(collection_id):
                 manifest = self._manifest(collection_id, version)
                 if manifest is not None:
@@ -190,7 +208,7 @@ class Heads:
 
     def _floor(self, collection_id: str) -> tuple[int, int]:
         known = self._floors.get(collection_id) or (0, 0)
-        generation = newest(lambda number: self.store.exists(floor_key(collection_id, number)), known[0])
+        generation = newest(self.store, partial(floor_key, collection_id), known[0])
         if generation == known[0]:
             return known
         key = floor_key(collection_id, generation)

@@ -15,6 +15,7 @@ stuck, every entry but the last is decided, and at most one live collection has 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -234,7 +235,7 @@ class Names:
             self._announce(history, act="leave", name=own.old_name, collection_id=own.collection_id, job=own.job)
 
     def _latest(self, chain: str, base: int) -> int:
-        return newest(lambda generation: self._store.exists(_key(chain, generation)), base)
+        return newest(self._store, partial(_key, chain), base)
 
     def _read(self, chain: str, generation: int) -> NameEntry:
         key = _key(chain, generation)

@@ -41,8 +41,8 @@ class History:
     def exists(self, key: str) -> bool:
         return key in self._present
 
-    def which_exist(self, keys: Sequence[str]) -> list[bool]:
-        return [self.exists(key) for key in keys]
+    def which_exist(self, keys: Sequence[str]) -> Iterator[bool]:
+        return map(self.exists, keys)
 
     def delete(self, key: str) -> None:
         self._present.pop(key, None)
@@ -69,7 +69,7 @@ class Link:
 
     def __getattr__(self, name: str) -> Any:
         if name == "which_exist":  # which promises no more than one look after the other
-            return lambda keys: [self.exists(key) for key in keys]
+            return lambda keys: map(self.exists, keys)
         operation = getattr(self._store, name)
         if not callable(operation):
             return operation

@@ -4,7 +4,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
 from blake3 import blake3
@@ -106,7 +106,7 @@ class CachedStore:
         """Ask the origin."""
         return self._origin.exists(key)
 
-    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+    def which_exist(self, keys: Sequence[str]) -> Iterable[bool]:
         """Ask the origin."""
         return self._origin.which_exist(keys)
 

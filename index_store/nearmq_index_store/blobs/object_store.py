@@ -114,9 +114,9 @@ class ObjectStore:
                 return False
             return True
 
-    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+    def which_exist(self, keys: Sequence[str]) -> Iterator[bool]:
         """Ask for one head after the other."""
-        return [self.exists(key) for key in keys]
+        return map(self.exists, keys)
 
     def delete(self, key: str) -> None:
         """Remove the object."""

@@ -4,7 +4,7 @@ The protocol is ours and may change with its adapters; `tests/contract/test_blob
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from nearmq_index_store.errors import InvalidArgument
@@ -107,8 +107,11 @@ class BlobStore(Protocol):
         """Say whether the key is there."""
         ...
 
-    def which_exist(self, keys: Sequence[str]) -> list[bool]:
-        """Say of each key whether it is there, looked up one after the other; sent together where the store can."""
+    def which_exist(self, keys: Sequence[str]) -> Iterable[bool]:
+        """Say of each key whether it is there, looked up one after the other.
+
+        Sent together where the store can; where it cannot, none is looked up before the answer is asked for.
+        """
         ...
 
     def delete(self, key: str) -> None:

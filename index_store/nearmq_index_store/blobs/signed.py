@@ -7,7 +7,7 @@ every byte that is searched.
 """
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nearmq_index_store.blobs.chunks import byte_views
@@ -116,7 +116,7 @@ class SignedStore:
         """Ask the origin."""
         return self._origin.exists(key)
 
-    def which_exist(self, keys: Sequence[str]) -> list[bool]:
+    def which_exist(self, keys: Sequence[str]) -> Iterable[bool]:
         """Ask the origin."""
         return self._origin.which_exist(keys)
 

@@ -225,7 +225,7 @@ class Catalog:
         if snapshot is not None:
             return snapshot
         holder = self._names.resolve(name)
-        snapshot = self._live(holder.collection_id, name) if holder is not None else None
+        snapshot = self._live(holder.collection_id, name, holder) if holder is not None else None
         if snapshot is None:
             raise _no_collection(name)
         self._ids.put(name, snapshot.manifest.collection_id)
@@ -240,8 +240,8 @@ class Catalog:
         """
         return self._heads.open(self._heads.manifest(newest.collection_id, version))
 
-    def _live(self, collection_id: str, name: str) -> Snapshot | None:
-        snapshot = self._heads.snapshot(collection_id)
+    def _live(self, collection_id: str, name: str, head: Manifest | None = None) -> Snapshot | None:
+        snapshot = self._heads.snapshot(collection_id, head)
         if snapshot is None or snapshot.manifest.state != "live" or snapshot.manifest.name != name:
             return None
         return snapshot

@@ -127,17 +127,18 @@ class Heads:
             base = listed
         raise StoreUnavailable(f"no head of collection {collection_id} found in {LOOKS} looks")
 
-    def snapshot(self, collection_id: str) -> Snapshot | None:
+    def snapshot(self, collection_id: str, head: Manifest | None = None) -> Snapshot | None:
         """Read the newest version whole, a `dropped` one without its segments; None before the first.
+
+        Args:
+            head: the newest manifest, where that was looked at just now.
 
         Raises:
             IndexCorrupt: a page is missing or fails its digest, and no newer version came meanwhile.
         """
         failed_version = 0
-        while True:
-            manifest = self.head(collection_id)
-            if manifest is None:
-                return None
+        manifest = head or self.head(collection_id)
+        while manifest is not None:
             if manifest.state == "dropped":
                 return Snapshot(manifest=manifest, segments=())
             try:
@@ -146,6 +147,8 @@ class Heads:
                 if manifest.version == failed_version:
                     raise
                 failed_version = manifest.version
+            manifest = self.head(collection_id)
+        return None
 
     def open(self, manifest: Manifest) -> Snapshot:
         """Read the pages of a manifest."""

@@ -110,7 +110,7 @@ def take_columns(table: pa.Table, schema: Schema) -> Rows:
     return rows
 
 
-def write_rows(path: Path, rows: Rows, order: RowNumbers | None) -> None:
+def write_rows(path: Path, rows: Rows, order: npt.NDArray[np.integer] | None) -> None:
     """Write `rows.arrow`, with the rows in another order when one is given (which takes a copy of them in memory)."""
     keys = rows.keys if order is None else rows.keys.take(pa.array(order))
     columns = {ID_COLUMN: keys}

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from nearmq_index_store.distances import Distances, FloatMatrix, RowNumbers, exact_distances, row_blocks, unit_vectors
+from nearmq_index_store.distances import Distances, FloatMatrix, exact_distances, row_blocks, unit_vectors
 from nearmq_index_store.indexes._faiss import assign_to_nearest, kmeans
 from nearmq_index_store.indexes.allowed import Mask
 from nearmq_index_store.indexes.scan import Prepared, Scan, in_range, may_overflow
@@ -24,24 +25,25 @@ SAMPLE_ROWS, _SAMPLE_ROWS_PER_CELL = 16_384, 32
 _DISTANCES_AT_ONCE = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cells:
     """Rows grouped by their nearest centroid.
 
     Attributes:
         centroids: float32, shape (nlist, dim), of unit length where the metric is COSINE.
         offsets: int64, shape (nlist + 1,): cell c holds the positions offsets[c] to offsets[c + 1].
-        order: int64, shape (rows,): the row number at each position.
+        order: int64, or uint32 as stored, shape (rows,): the row number at each position.
     """
 
     centroids: FloatMatrix
     offsets: npt.NDArray[np.int64]
-    order: RowNumbers
+    order: npt.NDArray[np.integer]
 
-    @property
+    @cached_property
     def are_slices(self) -> bool:
-        """Whether the rows are in the order of the cells already."""
-        return bool(np.array_equal(self.order, np.arange(len(self.order))))
+        """Whether the rows are in the order of the cells already: each number, from 0, is above the one before."""
+        order = self.order
+        return bool(order[0] == 0 and order[-1] == len(order) - 1 and (order[1:] > order[:-1]).all())
 
     def of_sorted_rows(self) -> "Cells":
         """Return the same cells over rows that were brought into `order`."""

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nearmq_index_store.blobs.protocol import Buffer
-from nearmq_index_store.distances import FloatMatrix
 from nearmq_index_store.errors import IndexCorrupt
 from nearmq_index_store.indexes.cells import Cells
 
@@ -83,8 +82,9 @@ def read_cells(
         arrays.append(np.frombuffer(data, dtype=dtype, count=int(np.prod(shape)), offset=at).reshape(shape))
         at += arrays[-1].nbytes
     centroids, codebook_values, offsets, order, codes = arrays
-    _check(centroids, codebook_values, offsets, order)
-    return Cells(centroids, offsets, order.astype(np.int64)), Codes(codebook_values, codes)
+    cells = Cells(centroids, offsets, order)
+    _check(cells, codebook_values)
+    return cells, Codes(codebook_values, codes)
 
 
 def _header(shape: tuple[int, ...], rows: int, code_bytes: int, codebook: int) -> bytes:
@@ -92,18 +92,17 @@ def _header(shape: tuple[int, ...], rows: int, code_bytes: int, codebook: int) -
     return _HEADER.pack(_MAGIC, _FORMAT, dim, nlist, code_bytes, codebook, rows)
 
 
-def _check(
-    centroids: FloatMatrix,
-    codebook: npt.NDArray[np.float32],
-    offsets: npt.NDArray[np.int64],
-    order: npt.NDArray[np.uint32],
-) -> None:
-    rows = len(order)
+def _check(cells: Cells, codebook: npt.NDArray[np.float32]) -> None:
+    rows, offsets = len(cells.order), cells.offsets
     if offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
         raise IndexCorrupt("the cells of an IVF index do not cover its rows")
-    seen = np.zeros(rows, dtype=bool)
-    seen[order[order < rows]] = True
-    if not seen.all():
+    if not (cells.are_slices or _has_all_rows(cells.order)):
         raise IndexCorrupt("a row is in no cell of an IVF index")
-    if not (np.isfinite(centroids).all() and np.isfinite(codebook).all()):
+    if not (np.isfinite(cells.centroids).all() and np.isfinite(codebook).all()):
         raise IndexCorrupt("an IVF index holds NaN or infinity")
+
+
+def _has_all_rows(order: npt.NDArray[np.integer]) -> bool:
+    seen = np.zeros(len(order), dtype=bool)
+    seen[order[order < len(order)]] = True
+    return bool(seen.all())

@@ -151,7 +151,7 @@ class CodedIndex:
     """Cells of codes over the rows of a segment."""
 
     def __init__(self, cells: Cells, coder: Coder, vectors: FloatMatrix, metric: Metric) -> None:
-        self._order = cells.order
+        self._order = cells.order.astype(np.int64)
         self._offsets = cells.offsets
         self._visits = Visits(cells, metric)
         self._coder = coder
@@ -287,7 +287,7 @@ def _open(
     rows, dim = vectors.shape
     cells, codes = read_cells(data, rows=rows, dim=dim, nlist=built["nlist"], code_bytes=code_bytes, codebook=codebook)
     coder = _coder(cells, metric, built)
-    coder.load(codes.codebook, codes.codes, cells.order, cells.offsets)
+    coder.load(codes.codebook, codes.codes, cells.order.astype(np.int64), cells.offsets)
     return CodedIndex(cells, coder, vectors, metric)
 
 

@@ -125,7 +125,7 @@ class IvfFlatIndex:
     """Cells over the rows of a segment, or over a copy of them in the order of the cells."""
 
     def __init__(self, cells: Cells, vectors: FloatMatrix, metric: Metric, measured: Measured) -> None:
-        self._order = None if cells.are_slices else cells.order
+        self._order = None if cells.are_slices else cells.order.astype(np.int64)
         self._offsets = cells.offsets
         self._visits = Visits(cells, metric)
         by_position = vectors if self._order is None else vectors[self._order]

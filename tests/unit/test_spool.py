@@ -113,6 +113,20 @@ def test_a_file_that_was_not_finished_is_never_given(store: Counted, tmp_path: P
     assert SpoolFiles(store, tmp_path, 10 * SIZE).map(ref) == data
 
 
+def test_only_a_file_that_is_whole_and_nobodys_to_remove_is_found(store: Counted, tmp_path: Path):
+    ref, data = blob(store, 1)
+    files = SpoolFiles(store, tmp_path, 10 * SIZE)
+    assert files.find(ref) is None
+    assert names(tmp_path) == set()
+    files.map(ref)
+    assert files.find(ref) == data
+    os.utime(tmp_path / ref.digest, (1, 1))
+    assert files.find(ref) is None
+    assert files.map(ref) == data
+    (tmp_path / ref.digest).write_bytes(data[1:])
+    assert files.find(ref) is None
+
+
 def test_a_damaged_blob_is_refused_and_the_mended_one_given(store: Counted, tmp_path: Path):
     ref, data = blob(store, 1)
     stored = bytes(store.get(ref.key))

@@ -66,9 +66,14 @@ class Spool:
         """
         with _opening(entry, field):
             blob = entry.indexes[field].blob
-            index_file = None if blob is None else self._indexes.submit(self._files.map, blob)
+            index_file = None if blob is None else self._files.find(blob)
+            fetched = None
+            if blob is not None and index_file is None:
+                fetched = self._indexes.submit(self._files.map, blob)
             rows = view_rows(self._files.map(entry.rows_blob), entry.rows, schema)
-            return open_segment(entry, schema.field(field), rows, None if index_file is None else index_file.result())
+            if fetched is not None:
+                index_file = fetched.result()
+            return open_segment(entry, schema.field(field), rows, index_file)
 
     def open_rows(self, entry: SegmentEntry, schema: Schema) -> Rows:
         """Fetch, verify and open the rows of a segment without any index; errors are those of `open`."""

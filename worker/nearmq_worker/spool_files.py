@@ -84,6 +84,17 @@ class SpoolFiles:
         finally:
             os.close(file)
 
+    def find(self, ref: BlobRef) -> memoryview | None:
+        """Return what `map` does where that is here already, whole; None where it is to be fetched or waited for."""
+        try:
+            file = os.open(self._folder / ref.digest, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return map_file(file) if self._is_whole(file, ref) and self._take(file, ref) else None
+        finally:
+            os.close(file)
+
     def _open(self, ref: BlobRef) -> int:
         """Return a descriptor of the blob's file, whole, under a shared lock."""
         deadline = time.monotonic() + _PATIENCE_S

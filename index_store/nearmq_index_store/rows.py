@@ -65,17 +65,17 @@ class Rows:
     @property
     def ids(self) -> Ids:
         """All primary keys by row number; a view for int64, made anew at every call for strings."""
-        return self._numbers if self.primary_key == "int64" else _to_numpy(self.keys)
+        return self._integers if self.primary_key == "int64" else _strings(self.keys)
 
     def ids_at(self, rows: RowNumbers) -> Ids:
         """The primary keys of some rows, in the order of the row numbers."""
         if self.primary_key == "int64":  # an Arrow take costs as much as ranking a query's candidates
-            return self._numbers.take(rows)
-        return _to_numpy(self.keys.take(pa.array(rows)))
+            return self._integers.take(rows)
+        return _strings(self.keys.take(pa.array(rows)))
 
     @cached_property
-    def _numbers(self) -> Ids:
-        return _to_numpy(self.keys)
+    def _integers(self) -> Ids:
+        return _numbers(self.keys)
 
     def vectors(self, field: str) -> FloatMatrix:
         """All vectors of a field as they were given, by row number."""
@@ -240,7 +240,7 @@ def _view(columns: list[pa.Array], schema: Schema) -> Rows:
     return Rows(
         columns[0],
         {
-            field.name: column.flatten().to_numpy().reshape(-1, field.dim)
+            field.name: _numbers(column.flatten()).reshape(-1, field.dim)
             for field, column in zip(schema.vector_fields, vectors, strict=True)
         },
         {field.name: ScalarColumn(field, column) for field, column in zip(schema.scalar_fields, scalars, strict=True)},
@@ -264,6 +264,11 @@ def _write(path: Path, columns: Mapping[str, pa.Array], nullable: AbstractSet[st
         writer.write_batch(batch)
 
 
-def _to_numpy(keys: pa.Array) -> Ids:
-    ids: Ids = keys.to_numpy(zero_copy_only=pa.types.is_int64(keys.type))
+def _numbers(values: pa.Array) -> npt.NDArray[Any]:
+    """See numbers, none of them null, in place; `to_numpy` imports pandas first, which takes up to a second."""
+    return np.from_dlpack(values)
+
+
+def _strings(keys: pa.Array) -> Ids:
+    ids: Ids = keys.to_numpy(zero_copy_only=False)
     return ids

@@ -12,7 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nearmq_index_store.blobs import BlobStore
+from nearmq_index_store.indexes.flat import Flat
 from nearmq_index_store.manifest import SegmentEntry
+from nearmq_index_store.mapped import touch
 from nearmq_index_store.rows import Rows, view_rows
 from nearmq_index_store.schema import Schema
 from nearmq_index_store.segment import Segment, open_segment
@@ -23,8 +25,8 @@ from nearmq_worker.telemetry import SEGMENT_LOADED
 
 logger = logging.getLogger(__name__)
 
-#: Indexes that are fetched beside the rows of their segments.
-_INDEXES_AT_ONCE = 4
+#: Threads for what goes on beside the opening of rows: indexes are fetched, pages of rows touched.
+_BESIDE = 4
 
 
 class Spool:
@@ -52,8 +54,8 @@ class Spool:
                 self._files = SpoolFiles(store, shared, limit_bytes)
                 self.folder = stack.enter_context(staging_folder(shared))
             stack.callback(self._files.close)
-            self._indexes = ThreadPoolExecutor(_INDEXES_AT_ONCE, thread_name_prefix="nearmq-spool")
-            stack.callback(self._indexes.shutdown, wait=False, cancel_futures=True)
+            self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="nearmq-spool")
+            stack.callback(self._beside.shutdown, wait=False, cancel_futures=True)
             self._stack = stack.pop_all()
 
     def open(self, entry: SegmentEntry, schema: Schema, field: str) -> Segment:
@@ -69,8 +71,11 @@ class Spool:
             index_file = None if blob is None else self._files.find(blob)
             fetched = None
             if blob is not None and index_file is None:
-                fetched = self._indexes.submit(self._files.map, blob)
-            rows = view_rows(self._files.map(entry.rows_blob), entry.rows, schema)
+                fetched = self._beside.submit(self._files.map, blob)
+            rows_file = self._files.map(entry.rows_blob)
+            if entry.indexes[field].kind == Flat.name:  # the first search reads all rows
+                self._beside.submit(touch, rows_file)
+            rows = view_rows(rows_file, entry.rows, schema)
             if fetched is not None:
                 index_file = fetched.result()
             return open_segment(entry, schema.field(field), rows, index_file)

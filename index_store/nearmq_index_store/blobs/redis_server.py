@@ -237,9 +237,11 @@ def _raise_first_error(replies: list[Any]) -> None:
 
 def _check_files(settings: dict[str, Any]) -> None:
     """Read the files of certificates and key, which redis-py reads at the first connection and then blames on that."""
-    cert, key = settings.get("ssl_certfile"), settings.get("ssl_keyfile")
+    authority, cert, key = (settings.get(name) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+    if not (authority or cert or key):
+        return  # a context reads the system's authorities too, for 50 ms
     try:
-        context = ssl.create_default_context(cafile=settings.get("ssl_ca_certs"))
+        context = ssl.create_default_context(cafile=authority)
         if cert or key:
             context.load_cert_chain(cert or "", key, settings.get("ssl_password"))
     except OSError as error:  # ssl.SSLError is one too

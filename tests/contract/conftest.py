@@ -7,13 +7,18 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pika
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
+from nearmq.topology import declarations
 from nearmq_index_store.blobs import BlobStore, open_store
 from tests.servers.processes import end, free_ports, wait_ready
+from tests.servers.virtual_hosts import VirtualHosts
 from tests.world import World, amqp_world, embedded_world
 
 BUCKET = "nearmq-test"
@@ -123,6 +128,35 @@ def shared_place(request: pytest.FixtureRequest) -> Place:
     return _place(request.param, request)
 
 
+@pytest.fixture(scope="session")
+def clean_urls(shared_broker: VirtualHosts) -> Iterator[list[str]]:
+    """The URLs of virtual hosts that have the topology and in which earlier tests have left nothing."""
+    urls: list[str] = []
+    yield urls
+    for url in urls:
+        shared_broker.give_back(url)
+
+
+@pytest.fixture
+def world_url(shared_broker: VirtualHosts, clean_urls: list[str]) -> Iterator[str]:
+    """The URL of a virtual host without messages; used again where it is left so, as making one takes half a second."""
+    url = clean_urls.pop() if clean_urls else shared_broker.take()
+    yield url
+    if _is_clean(url):
+        clean_urls.append(url)
+    else:
+        shared_broker.give_back(url)
+
+
+def _is_clean(url: str) -> bool:
+    """Whether every queue of the topology is there, with neither messages nor consumers."""
+    with suppress(ChannelClosedByBroker), pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        declared = [channel.queue_declare(queue.name, passive=True).method for queue in declarations().queues]
+        return not any(queue.message_count or queue.consumer_count for queue in declared)
+    return False
+
+
 @pytest.fixture(params=["embedded", pytest.param("amqp", marks=[pytest.mark.broker, pytest.mark.redis])])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A client with a worker behind it: in its process over a folder, and through RabbitMQ over Redis."""
@@ -131,6 +165,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         with embedded_world(f"file:{tmp_path}", **settings) as made:
             yield made
     else:
-        broker_url, redis_url = request.getfixturevalue("broker_url"), request.getfixturevalue("redis_url")
-        with amqp_world(broker_url, redis_url, **settings) as made:
+        world_url, redis_url = request.getfixturevalue("world_url"), request.getfixturevalue("redis_url")
+        with amqp_world(world_url, redis_url, **settings) as made:
             yield made

@@ -23,6 +23,10 @@ STILL_ROWS = 200
 KEYS = 40
 DIM = 8
 
+#: So much longer are the pauses after the jobs that are due: bursts go on, for faults to meet, and the workers that a
+#: test starts meanwhile have a processor left to start with.
+_SLOWER = 5
+
 
 def still_vectors() -> np.ndarray:
     """The rows of the collection `still`, which nobody writes to."""
@@ -115,7 +119,7 @@ class _Model:
 
 
 class Load:
-    """Submits jobs in bursts from a thread of its own, at least so many and until `finish`; for one use.
+    """Submits jobs in bursts from a thread of its own, so many, and more at a slower pace until `finish`; for one use.
 
     Args:
         writes: the share of writes, and of searches that see them.
@@ -205,7 +209,8 @@ class Load:
                     self._submit_one()
                 with self._bursts:
                     self._bursts.notify_all()
-                time.sleep(self._pause_s)
+                is_due = len(self.futures) < self._jobs
+                time.sleep(self._pause_s if is_due else self._pause_s * _SLOWER)
         except BaseException as error:
             self._fault = error
 

@@ -1,4 +1,6 @@
-"""A worker that writes its part of a history, by its log. Run as a program; its suspects' process imports it too.
+"""A worker that writes its part of a history, by its log. Run as a program, or in a process that was forked.
+
+Its suspects' process imports it too.
 
 The query of all 666 ends the process that searches it; that of all 777 takes a while.
 """
@@ -62,6 +64,15 @@ def record(history: History) -> Recorder:
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).addHandler(recorder)
     return recorder
+
+
+def run(history: Path, log: Path, *arguments: str) -> None:
+    """Be a worker from now on, in a process that was forked for that."""
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # what would start itself anew is another program
+    sys.modules["__main__"] = sys.modules[__name__]  # what the suspects' process imports
+    record(History(history, f"worker {os.getpid()}"))
+    app(args=["run", "--name", f"forked-{os.getpid()}", *arguments])
 
 
 if __name__ == "__main__":

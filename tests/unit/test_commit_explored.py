@@ -5,6 +5,8 @@ The protocol was explored so when it was designed; here every rule of it stands 
 staged blobs again 91, the second look for the head 29, holds 14, floors that never sink 13, bitmaps made anew 7, ghosts
 6, what was deleted during a merge 5, keys above the horizon 3. In code that passed all other tests it found a commit of
 another job's rows, and a live blob removed.
+
+Two thousand runs find the rarest of these about six times; `python -m tests.exploring 0 100000` plays more.
 """
 
 import itertools
@@ -15,7 +17,7 @@ from tests.beside import run_beside
 from tests.exploring.__main__ import failures
 from tests.exploring.rules import RULES
 
-RUNS = 5_000
+RUNS = 2_000
 PROCESSES = 2
 
 #: Runs that notice a rule that is taken out, tried first; another order of calls to the store makes other runs of them.

@@ -17,6 +17,7 @@ from nearmq.errors import Internal, InvalidArgument, LimitExceeded
 from nearmq.hits import read_hits, write_hits
 from nearmq.job_checks import check_job
 from nearmq.jobs import FORMAT, JOB_TYPES, Encoding, FloatMatrix, IdFormat, Job, Reply, RowWriteJob, SearchJob
+from nearmq.query_hits import Hits
 from nearmq.row_checks import check_finite
 from nearmq.search_texts import Known, Text, cut
 from nearmq.strict_json import parse_object
@@ -37,6 +38,16 @@ class _Read:
     job: SearchJob
     shape: tuple[int, ...]
 
+
+class _OfJob(msgspec.Struct, frozen=True, gc=False):
+    """What tells whose a reply is."""
+
+    job_id: str
+
+
+_BUNDLE = msgspec.json.Decoder(list[msgspec.Raw])
+_JOB_ID = msgspec.json.Decoder(_OfJob)
+_REPLY = msgspec.json.Decoder(Reply, dec_hook=lambda _, hits: read_hits(hits))
 
 _written: Known[Text] = Known()
 _read: Known[_Read] = Known()
@@ -101,54 +112,44 @@ def encode_reply(reply: Reply, *, encoding: Encoding = "json", id_format: IdForm
         encoding: `base64` packs distances, and ids that are integers (`hits.py`).
         id_format: `string` writes integers as strings, for readers whose numbers are float64.
     """
-    plain = msgspec.structs.replace(reply, hits=None, result=None)
-    tree = {"format": FORMAT, **msgspec.to_builtins(plain, enc_hook=_as_python)}
-    if reply.result is not None:
-        tree["result"] = reply.result
-    if reply.hits is not None:
-        tree["hits"] = write_hits(reply.hits, encoding, id_format)
-    return orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def written(value: Any) -> Any:
+        if isinstance(value, Hits):
+            return write_hits(value, encoding, id_format)
+        if isinstance(value, np.ndarray):
+            return msgspec.Raw(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+        return _as_python(value)
+
+    return msgspec.json.encode(reply, enc_hook=written)
 
 
-def decode_bundle(body: bytes) -> list[dict[str, Any]]:
-    """Return the replies of a bundle, each as `decode_reply` reads it.
+def decode_bundle(body: bytes) -> list[tuple[str, msgspec.Raw]]:
+    """Return the replies of a bundle, each as `decode_reply` reads it, beside the id of its job.
 
     Raises:
         Internal: the body is no list of objects that each have the id of their job.
     """
     try:
-        trees = orjson.loads(body)
-    except ValueError as error:
+        return [(_JOB_ID.decode(reply).job_id, reply) for reply in _BUNDLE.decode(body)]
+    except (ValueError, RecursionError) as error:
         raise Internal(f"the replies cannot be read: {error}") from error
-    if not isinstance(trees, list) or not all(_tells_its_job(tree) for tree in trees):
-        raise Internal("the replies cannot be read: they are no list of objects with a job_id")
-    return trees
 
 
-def decode_reply(body: bytes | dict[str, Any]) -> Reply:
+def decode_reply(body: bytes | msgspec.Raw) -> Reply:
     """Return a reply, its hits as arrays: ids int64 (object where they are strings), distances float32.
 
     Keys and error codes that this release does not know are let pass.
-
-    Args:
-        body: as it came, or one of those of a bundle, which is used up.
 
     Raises:
         Internal: the body is no reply of a format that this release knows.
     """
     try:
-        tree = body if isinstance(body, dict) else orjson.loads(body)
-        hits = tree.pop("hits", None)
-        reply = msgspec.convert(tree, Reply)
-        if reply.format != FORMAT:
-            raise Internal(f"the reply has format {reply.format}, this client reads {FORMAT}", field="format")
-        return reply if hits is None else msgspec.structs.replace(reply, hits=read_hits(hits))
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reply = _REPLY.decode(body)
+    except (KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
         raise Internal(f"the reply cannot be read: {error}") from error
-
-
-def _tells_its_job(tree: Any) -> bool:
-    return isinstance(tree, dict) and isinstance(tree.get("job_id"), str)
+    if reply.format != FORMAT:
+        raise Internal(f"the reply has format {reply.format}, this client reads {FORMAT}", field="format")
+    return reply
 
 
 def _encode_whole(job: Job, bounds: Bounds, *, packed: bool) -> bytes:

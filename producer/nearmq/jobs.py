@@ -291,7 +291,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     (docs/wire.md lists the keys of both).
     """
 
-    format: int = FORMAT
+    format: int = msgspec.field(default_factory=lambda: FORMAT)  # not as a default, which would be left out
     job_id: str
     status: Literal["ok", "partial", "error"]
     version: int | None = None

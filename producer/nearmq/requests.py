@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from nearmq.bundles import BUNDLE_TYPE
 from nearmq.codec import decode_bundle, decode_reply
 from nearmq.errors import BrokerUnavailable, Internal, NearmqError, QueueFull, ReplyTimeout, from_code
@@ -187,8 +189,8 @@ class Requests:
 
     def _on_reply(self, message: Message) -> None:
         if message.type == BUNDLE_TYPE:
-            for body in _bodies(message):
-                if pending := self._pending_of(body["job_id"]):
+            for job_id, body in _bodies(message):
+                if pending := self._pending_of(job_id):
                     self._resolve(pending, partial(decode_reply, body))
         elif pending := self._pending_of(message.correlation_id):
             self._resolve(pending, partial(pending.reply_of, message))
@@ -265,7 +267,7 @@ def final(reply: Reply, *, on_progress: Callable[[float], None] | None = None) -
     return None
 
 
-def _bodies(message: Message) -> list[dict[str, Any]]:
+def _bodies(message: Message) -> list[tuple[str, msgspec.Raw]]:
     try:
         return decode_bundle(message.body)
     except Internal as error:  # whose jobs it answered is not known, so they time out

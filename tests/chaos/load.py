@@ -59,7 +59,8 @@ class RecordingTransport:
 
     def start(self, *, on_reply: Any, on_connected: Any) -> None:
         def on_recorded_reply(message: Message) -> None:
-            for body in decode_bundle(message.body) if message.type == BUNDLE_TYPE else [message.body]:
+            together = decode_bundle(message.body) if message.type == BUNDLE_TYPE else [("", message.body)]
+            for _, body in together:
                 reply = decode_reply(body)
                 op = self._ops.get(reply.job_id, "reply")
                 digest = digest_of_reply(op, reply)

@@ -14,13 +14,14 @@ So a reply may come twice, and is never lost. Those of a batch that go to one ad
 allow it; what becomes of it becomes of each.
 """
 
+import contextlib
 import itertools
 import logging
 import re
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -74,7 +75,7 @@ class Settler(Protocol):
         ...
 
 
-class _Reply(NamedTuple):
+class _Outbound(NamedTuple):
     """A message to publish, and how."""
 
     exchange: str
@@ -83,40 +84,40 @@ class _Reply(NamedTuple):
 
 
 class _Settlement:
-    """A delivery, and the messages that have to be confirmed before it is acknowledged."""
+    """Deliveries, and the messages that have to be confirmed before they are acknowledged.
+
+    Attributes:
+        answers: each delivery with its reply, which is None where the messages are dead letters. Several where one
+            message has all replies.
+    """
 
     def __init__(
         self,
-        delivery: Delivery,
-        messages: Sequence[_Reply],
+        answers: Sequence[tuple[Delivery, bytes | None]],
+        messages: Sequence[_Outbound],
         on_end: Callable[["_Settlement", NearmqError | None], None],
-        *,
-        is_bundled: bool = False,
     ) -> None:
         """Nothing is published yet.
 
         Args:
             on_end: called once, with the first fault if there is one.
-            is_bundled: there is one message, which others may go together with.
         """
-        self.delivery = delivery
-        self.messages = tuple(messages)
-        self.is_bundled = is_bundled
+        self.answers = answers
+        self._messages = messages
         self._on_end = on_end
         # Its messages are published by one call, so they end in one thread.
-        self._left = len(self.messages)
+        self._left = len(messages)
         self._fault: NearmqError | None = None
 
     def outgoing(self) -> list[Outgoing]:
         """Return the messages to publish."""
-        return [Outgoing(*message, on_end=self.on_confirm) for message in self.messages]
+        return [Outgoing(*message, on_end=self._on_confirm) for message in self._messages]
 
     def again(self) -> "_Settlement":
         """Return a copy to be published from the start."""
-        return _Settlement(self.delivery, self.messages, self._on_end, is_bundled=self.is_bundled)
+        return _Settlement(self.answers, self._messages, self._on_end)
 
-    def on_confirm(self, fault: NearmqError | None) -> None:
-        """Take what became of one of its messages, or of one that stands for it."""
+    def _on_confirm(self, fault: NearmqError | None) -> None:
         self._left -= 1
         self._fault = self._fault or fault
         if self._left == 0:
@@ -151,6 +152,7 @@ class AmqpSettler:
         self._reply_exchange = "" if reply_pattern is None else names.replies
         self._control_queue = names.control_queue(worker)
         self._part_bytes = part_bytes
+        self._bundle_bytes = min(bundles.MOST_BYTES, part_bytes)
         # Replies are numbered: random bytes for each cost a system call, and the lock of the interpreter with it.
         self._identity = uuid.uuid4().hex
         self._numbers = itertools.count(1)
@@ -187,18 +189,24 @@ class AmqpSettler:
     def answer_all(self, answers: Iterable[tuple[Delivery, bytes]]) -> None:
         """Publish the replies in one burst, each as `answer` does."""
         settlements = []
+        by_address: defaultdict[str, list[tuple[Delivery, bytes]]] = defaultdict(list)
         for delivery, body in answers:
-            reply_to = delivery.message.reply_to
-            if reply_to is None:
+            job = delivery.message
+            if job.reply_to is None:
                 self._receiver.settle([delivery], "ack")
                 continue
             try:
-                replies = self._replies(delivery.message, reply_to, body, is_last=True)
+                check_reply_to(job.reply_to, self._names, hardened=self._reply_pattern)
             except InvalidArgument as error:
                 self.dead(delivery, error.message)
                 continue
-            is_bundled = len(replies) == 1 and bundles.takes_bundles(delivery.message)
-            settlements.append(_Settlement(delivery, replies, self._on_end, is_bundled=is_bundled))
+            if bundles.takes_bundles(job):
+                by_address[job.reply_to].append((delivery, body))
+            else:
+                settlements.append(self._answered_alone(delivery, body))
+        for reply_to, waiting in by_address.items():
+            shares = bundles.shared_out([len(body) for _, body in waiting], self._bundle_bytes)
+            settlements += [self._answered_together(reply_to, waiting[share]) for share in shares]
         self._begin(settlements)
 
     def progress(self, delivery: Delivery, body: bytes) -> None:
@@ -206,11 +214,10 @@ class AmqpSettler:
         reply_to = delivery.message.reply_to
         if reply_to is None:
             return
-        try:
+        with contextlib.suppress(InvalidArgument):
+            check_reply_to(reply_to, self._names, hardened=self._reply_pattern)
             replies = self._replies(delivery.message, reply_to, body, is_last=False)
-        except InvalidArgument:
-            return
-        self._publisher.publish(*(Outgoing(*reply, on_end=_nobody_notices) for reply in replies))
+            self._publisher.publish(*(Outgoing(*reply, on_end=_nobody_notices) for reply in replies))
 
     def give_back(self, delivery: Delivery) -> None:
         """Return a job that was not begun; RabbitMQ counts this as a failure before 4.3 only."""
@@ -239,57 +246,60 @@ class AmqpSettler:
         """Close; what is not confirmed by now is answered again by another worker. May come twice."""
         self._connection.stop()
 
-    def _replies(self, job: Message, reply_to: str, body: bytes, *, is_last: bool) -> list[_Reply]:
-        """Return a reply as the messages to publish; raises InvalidArgument where none may be sent."""
-        check_reply_to(reply_to, self._names, hardened=self._reply_pattern)
-        message_id = f"{self._identity}.{next(self._numbers)}"
+    def _answered_alone(self, delivery: Delivery, body: bytes) -> _Settlement:
+        assert delivery.message.reply_to is not None
+        replies = self._replies(delivery.message, delivery.message.reply_to, body, is_last=True)
+        return _Settlement([(delivery, body)], replies, self._on_end)
+
+    def _answered_together(self, reply_to: str, answers: Sequence[tuple[Delivery, bytes]]) -> _Settlement:
+        if len(answers) == 1:
+            return self._answered_alone(*answers[0])
+        message = Message(
+            routing_key=reply_to,
+            type=bundles.BUNDLE_TYPE,
+            message_id=self._new_message_id(),
+            body=bundles.join([body for _, body in answers]),
+        )
+        return _Settlement(answers, [self._reply(message, is_last=True)], self._on_end)
+
+    def _replies(self, job: Message, reply_to: str, body: bytes, *, is_last: bool) -> list[_Outbound]:
+        """Return a reply as the messages to publish, to an address that was checked."""
+        message_id = self._new_message_id()
         trace = {name: job.headers[name] for name in _TRACE_HEADERS if name in job.headers}
-        return [
-            _Reply(
-                exchange=self._reply_exchange,
-                message=Message(
-                    routing_key=reply_to,
-                    type=REPLY_TYPE,
-                    message_id=message_id,
-                    correlation_id=job.correlation_id or job.message_id,
-                    headers=trace | headers,
-                    body=part,
-                ),
-                mandatory=is_last and not is_direct_reply_to(reply_to),
+        messages = [
+            Message(
+                routing_key=reply_to,
+                type=REPLY_TYPE,
+                message_id=message_id,
+                correlation_id=job.correlation_id or job.message_id,
+                headers=trace | headers,
+                body=part,
             )
             for headers, part in split(body, self._part_bytes)
         ]
+        return [self._reply(message, is_last=is_last) for message in messages]
+
+    def _reply(self, message: Message, *, is_last: bool) -> _Outbound:
+        is_mandatory = is_last and not is_direct_reply_to(message.routing_key)
+        return _Outbound(self._reply_exchange, message, mandatory=is_mandatory)
+
+    def _new_message_id(self) -> str:
+        return f"{self._identity}.{next(self._numbers)}"
 
     def _buried(self, delivery: Delivery, messages: Sequence[Message], reason: str) -> _Settlement:
         letters = [self._dead_letter(delivery, message, reason) for message in messages]
-        return _Settlement(delivery, letters, self._on_end)
+        return _Settlement([(delivery, None)], letters, self._on_end)
 
-    def _dead_letter(self, delivery: Delivery, message: Message, reason: str) -> _Reply:
+    def _dead_letter(self, delivery: Delivery, message: Message, reason: str) -> _Outbound:
         # x- is the broker's: what it counted belongs to the job's time in its queue.
         own = {name: value for name, value in message.headers.items() if not name.startswith("x-")}
         headers = own | {REASON_HEADER: reason, QUEUE_HEADER: delivery.queue}
-        return _Reply(
-            exchange=self._names.dead, message=msgspec.structs.replace(message, headers=headers), mandatory=True
-        )
+        return _Outbound(self._names.dead, msgspec.structs.replace(message, headers=headers), mandatory=True)
 
     def _begin(self, settlements: Sequence[_Settlement]) -> None:
         with self._changed:
             self._open_settlements.update(settlements)
-        self._publisher.publish(*self._outgoing(settlements))
-
-    def _outgoing(self, settlements: Sequence[_Settlement]) -> Iterator[Outgoing]:
-        """Yield the messages of settlements, one for replies that may go to an address together."""
-        by_address: defaultdict[str, list[_Settlement]] = defaultdict(list)
-        for settlement in settlements:
-            if settlement.is_bundled:
-                by_address[settlement.messages[0].message.routing_key].append(settlement)
-            else:
-                yield from settlement.outgoing()
-        most_bytes = min(bundles.MOST_BYTES, self._part_bytes)
-        for together in by_address.values():
-            lengths = [len(settlement.messages[0].message.body) for settlement in together]
-            for shared in bundles.shared_out(lengths, most_bytes):
-                yield _bundled(together[shared])
+        self._publisher.publish(*(outgoing for settlement in settlements for outgoing in settlement.outgoing()))
 
     def _on_end(self, settlement: _Settlement, fault: NearmqError | None) -> None:
         if fault is None:
@@ -302,19 +312,19 @@ class AmqpSettler:
             if self._connection.is_ready:  # it was back before the loss was told here
                 self._connection.call(self._publish_lost)
             return
-        self._bury(settlement, fault)
+        for delivery, body in settlement.answers:
+            self._bury(delivery, body, fault)
         self._end([settlement])
 
     def _note(self, settlement: _Settlement) -> None:
-        """Keep a confirmed reply whose job cannot be acknowledged; one of several parts is too long to be kept."""
-        [first, *more] = settlement.messages
-        if not more and first.exchange != self._names.dead and not self._receiver.is_current(settlement.delivery):
-            self._answered.note(settlement.delivery.message, first.message.body)
+        """Keep confirmed replies whose jobs cannot be acknowledged."""
+        for delivery, body in settlement.answers:
+            if body is not None and not self._receiver.is_current(delivery):
+                self._answered.note(delivery.message, body)
 
-    def _bury(self, settlement: _Settlement, fault: NearmqError) -> None:
+    def _bury(self, delivery: Delivery, body: bytes | None, fault: NearmqError) -> None:
         """Record a reply that nobody takes, or, when the dead letters take nothing either, return the job."""
-        delivery = settlement.delivery
-        if settlement.messages[0].exchange == self._names.dead:
+        if body is None:
             logger.error(REPLY_DEAD, extra={"job_id": delivery.message.message_id, "reason": fault.message})
             self._receiver.settle([delivery], "reject")
             return
@@ -322,12 +332,14 @@ class AmqpSettler:
             self._receiver.settle([delivery], "ack")
             return
         logger.warning(REPLY_DEAD, extra={"job_id": delivery.message.message_id, "reason": fault.message})
-        self._begin([self._buried(delivery, [reply.message for reply in settlement.messages], fault.message)])
+        assert delivery.message.reply_to is not None
+        replies = self._replies(delivery.message, delivery.message.reply_to, body, is_last=True)
+        self._begin([self._buried(delivery, [reply.message for reply in replies], fault.message)])
 
     def _settle_confirmed(self) -> None:
         if self._confirmed:
             confirmed, self._confirmed = self._confirmed, []
-            self._receiver.settle([settlement.delivery for settlement in confirmed], "ack")
+            self._receiver.settle([delivery for settlement in confirmed for delivery, _ in settlement.answers], "ack")
             self._end(confirmed)
 
     def _end(self, settlements: Sequence[_Settlement]) -> None:
@@ -349,29 +361,11 @@ class AmqpSettler:
     def _publish_lost(self) -> None:
         with self._changed:
             lost, self._lost = self._lost, []
-        self._begin([settlement.again() for settlement in lost if self._receiver.is_current(settlement.delivery)])
+        self._begin([settlement.again() for settlement in lost if self._is_current(settlement)])
         self._end(lost)
 
-
-def _bundled(settlements: Sequence[_Settlement]) -> Outgoing:
-    """Return the one message of settlements that have one each, to the same address."""
-    first = settlements[0]
-    if len(settlements) == 1:
-        [outgoing] = first.outgoing()
-        return outgoing
-    exchange, reply, mandatory = first.messages[0]
-    message = Message(
-        routing_key=reply.routing_key,
-        type=bundles.BUNDLE_TYPE,
-        message_id=reply.message_id,
-        body=bundles.join([settlement.messages[0].message.body for settlement in settlements]),
-    )
-
-    def on_end(fault: NearmqError | None) -> None:
-        for settlement in settlements:
-            settlement.on_confirm(fault)
-
-    return Outgoing(exchange, message, mandatory, on_end)
+    def _is_current(self, settlement: _Settlement) -> bool:
+        return any(self._receiver.is_current(delivery) for delivery, _ in settlement.answers)
 
 
 def _nobody_notices(_: NearmqError | None) -> None:

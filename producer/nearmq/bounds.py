@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bounds:
-    """The most that one job may hold.
+    """The most that one job may hold; each is equal to itself alone, for what is kept of jobs is looked up by it.
 
     Attributes:
         body_bytes: the whole body; RabbitMQ 4 refuses messages over 16 MiB, and pika holds a body twice. Decoding takes

@@ -106,9 +106,11 @@ class QueueLimits:
                 raise InvalidArgument(f"{name} is {value}, allowed is {least} or more", field=name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Names:
     """The names under one prefix. Several installations share a virtual host under prefixes of their own.
+
+    Each is equal to itself alone: what is found out of reply addresses is kept by it.
 
     Raises:
         InvalidArgument: the prefix is not words of `[A-Za-z0-9_-]` between dots, is too long, or is the broker's.

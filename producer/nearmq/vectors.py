@@ -7,6 +7,7 @@ standard alphabet of RFC 4648 with padding and without line breaks.
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -82,7 +83,7 @@ def read_vectors(value: Any, bounds: Bounds) -> FloatMatrix:
         InvalidArgument: wrong shape, type, base64, or a value that is not finite as float32; names the row.
         LimitExceeded: too many queries or dimensions.
     """
-    return _read(value, _Form(field="vectors", rows="queries", most_rows=bounds.queries, most_dim=bounds.dim))
+    return _read(value, _queries(bounds))
 
 
 def read_data(data: bytes, shape: Sequence[int]) -> FloatMatrix | None:
@@ -121,6 +122,11 @@ class _Form:
     rows: str
     most_rows: int
     most_dim: int
+
+
+@lru_cache(16)
+def _queries(bounds: Bounds) -> _Form:
+    return _Form(field="vectors", rows="queries", most_rows=bounds.queries, most_dim=bounds.dim)
 
 
 def _read(value: Any, form: _Form) -> FloatMatrix:

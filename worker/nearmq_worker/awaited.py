@@ -79,7 +79,7 @@ class Patience:
         """Return why a job that is taken up is not worth beginning; None when it is."""
         if task.deadline_ms is not None and (late_ms := time.time_ns() // 1_000_000 - task.deadline_ms) >= 0:
             return DeadlineExceeded(f"the job was taken up {late_ms} ms after its deadline")
-        if can_be_cancelled(task.job) and task.delivery.message.message_id in self._cancelled:
+        if task.delivery.message.message_id in self._cancelled and can_be_cancelled(task.job):
             return Cancelled("the job was cancelled before it began")
         return None
 

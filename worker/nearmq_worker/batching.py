@@ -23,7 +23,8 @@ from nearmq.jobs import CreateJob, DeleteJob, DropJob, Job, RenameJob, RowWriteJ
 #: jobs in flight, 64 give an eighth more of them a second than as many as wait.
 _MOST_SEARCHES = 64
 
-_WRITES = (RowWriteJob, DeleteJob, CreateJob, DropJob, RenameJob)
+_ROW_WRITES = (RowWriteJob, DeleteJob)
+_WRITES = (*_ROW_WRITES, CreateJob, DropJob, RenameJob)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
@@ -81,7 +82,7 @@ def is_write(job: Job) -> bool:
 
 def is_row_write(job: Job) -> bool:
     """Say whether a job writes rows of one collection, so that it may be committed together with others."""
-    return isinstance(job, RowWriteJob | DeleteJob)
+    return isinstance(job, _ROW_WRITES)
 
 
 class WaitingJobs:

@@ -63,8 +63,9 @@ class SearchBatch:
         part = self._pass_of(searches)
         answer = self._searcher.search(part, np.concatenate([search.queries for search in searches]))
         shares = answer.found.shares(len(search.queries) for search in searches)
+        timing = _timing([answer])
         for search, found in zip(searches, shares, strict=True):
-            yield search.place, self._reply(part, search, search.page(found), [answer])
+            yield search.place, self._reply(part, search, search.page(found), timing, answer.explained)
 
     def _run_grouped(self, search: Search, checker: SearchChecker) -> Reply:
         """Search the segments until enough groups are found."""
@@ -92,7 +93,7 @@ class SearchBatch:
             size=job.group_size,
             most=max(1, min(MAX_LIMIT, sum(entry.live_rows for entry in self._segments))),
         )
-        return self._reply(part, search, found, answers)
+        return self._reply(part, search, found, _timing(answers), answers[-1].explained if answers else None)
 
     def _pass_of(self, searches: Sequence[Search]) -> Pass:
         """Return the pass for searches of one choice."""
@@ -106,13 +107,16 @@ class SearchBatch:
             explain=any(search.job.explain for search in searches),
         )
 
-    def _reply(self, part: Pass, search: Search, found: Found, answers: Sequence[Answer]) -> Reply:
+    def _reply(
+        self, part: Pass, search: Search, found: Found, timing: TimingMs, explained: list[dict[str, Any]] | None
+    ) -> Reply:
         """Read the fields that a search asks for, and write its reply.
 
         Args:
             part: what its hits were found in.
             found: the hits of its queries.
-            answers: all that was found on the way, the last of which explains it.
+            timing: of all that it took to find them.
+            explained: how they were found; None where nothing was searched.
         """
         if fault := search.awaited.fault():
             return error_reply(search.job_id, fault)
@@ -121,14 +125,13 @@ class SearchBatch:
             fields = self._fields(part, search, found)
         except JOB_ERRORS as error:
             return error_reply(search.job_id, error)
-        load_s, search_s = sum(answer.load_s for answer in answers), sum(answer.search_s for answer in answers)
         return Reply(
             job_id=search.job_id,
             status="ok",
             version=self._snapshot.manifest.version,
             hits=Hits(found.counts, found.ids, found.distances, fields),
-            explain=answers[-1].explained if search.job.explain and answers else None,
-            timing_ms=TimingMs(load=load_s * 1_000, search=search_s * 1_000),
+            explain=explained if search.job.explain else None,
+            timing_ms=timing,
         )
 
     def _fields(self, part: Pass, search: Search, found: Found) -> list[dict[str, list[Any]]] | None:
@@ -141,6 +144,12 @@ class SearchBatch:
         version = ReadVersion(self._cache, part.snapshot, part.segments, search.awaited)
         as_text = search.job.id_format == "string"
         return RowReader(version.open, self._config.result_bytes, integers_as_text=as_text)
+
+
+def _timing(answers: Sequence[Answer]) -> TimingMs:
+    return TimingMs(
+        load=1_000 * sum(answer.load_s for answer in answers), search=1_000 * sum(answer.search_s for answer in answers)
+    )
 
 
 def _failed(search: Search, error: Exception) -> Reply:

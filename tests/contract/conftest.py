@@ -55,7 +55,7 @@ def s3_endpoint() -> Iterator[str]:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as server:
-        wait_ready(lambda: _made_bucket(endpoint), server, what="moto", timeout_s=180)
+        wait_ready(lambda: _made_bucket(endpoint), server, what="moto", timeout_s=60)
         yield endpoint
         end(server, signal.SIGKILL)
 

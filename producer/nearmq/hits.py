@@ -17,6 +17,7 @@ import orjson
 
 from nearmq.jobs import Encoding, IdFormat
 from nearmq.query_hits import Hits
+from nearmq.vectors import from_bytes
 
 _INT64, _FLOAT32 = np.dtype("<i8"), np.dtype("<f4")
 
@@ -26,6 +27,9 @@ class _Packed(msgspec.Struct, frozen=True, gc=False):
 
     data: bytes
     shape: list[int]
+
+    def values(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        return from_bytes(self.data, self.shape, dtype)
 
 
 class _PackedHits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -64,8 +68,8 @@ def read_hits(value: Any) -> Hits:
     if isinstance(value, dict):
         packed = msgspec.convert(value, _PackedHits)
         counts, fields = packed.counts, packed.fields or None
-        ids = _unpacked(packed.ids, _INT64) if isinstance(packed.ids, _Packed) else _array(packed.ids, np.int64)
-        distances = _unpacked(packed.distances, _FLOAT32)
+        ids = packed.ids.values(_INT64) if isinstance(packed.ids, _Packed) else _array(packed.ids, np.int64)
+        distances = packed.distances.values(_FLOAT32)
     else:
         counts = [len(row["ids"]) for row in value]
         if counts != [len(row["distances"]) for row in value]:
@@ -82,10 +86,6 @@ def read_hits(value: Any) -> Hits:
 
 def _packed(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> _Packed:
     return _Packed(values.astype(dtype, copy=False).tobytes(), [len(values)])
-
-
-def _unpacked(packed: _Packed, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    return np.frombuffer(packed.data, dtype).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _as_strings(ids: npt.NDArray[Any]) -> list[str]:

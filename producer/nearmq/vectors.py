@@ -55,10 +55,19 @@ def unpack(packed: dict[str, Any], shape: Sequence[int], dtype: npt.DTypeLike) -
         raw = binascii.a2b_base64(data, strict_mode=True)
     else:
         raw = pybase64.b64decode(data, validate=True)
+    return from_bytes(raw, shape, little_endian)
+
+
+def from_bytes(raw: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return the array of values of a little-endian dtype, read-only and C-contiguous.
+
+    Raises:
+        ValueError: they have another number of bytes than the shape takes.
+    """
+    expected = prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise ValueError(f"data has {len(raw)} bytes, shape {list(shape)} takes {expected}")
-    values = np.frombuffer(raw, little_endian).reshape(shape)
-    return values.astype(little_endian.newbyteorder("="), copy=False)
+    return np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def as_float32(values: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -306,6 +306,10 @@ def test_no_query_at_all_is_a_job(vectors: Any):
         b'{"job_id": "j", "status": "ok", "hits": [{"ids": [1, 2], "distances": [0.5]}]}',
         b'{"job_id": "j", "status": "ok", "hits": {"counts": [2], "ids": [], "distances": {"data": "", "shape": [0]}}}',
         b'{"job_id": "j", "status": "ok", "hits": {"counts": [1], "ids": {"data": "junk"}}}',
+        (
+            b'{"job_id": "j", "status": "ok", "hits": {"counts": [1], "ids": [1], '
+            b'"distances": {"data": "AAAAAA==", "shape": [2]}}}'
+        ),
         b'{"job_id": "j", "status": "ok", "hits": 7}',
     ],
 )

@@ -193,9 +193,9 @@ class Visits:
     def _nearest(self, prepared: Prepared, nprobe: int) -> tuple[VisitedCells, Mask]:
         """Return cells of each query by their keys, and whether they certainly are the nearest ones."""
         keys = self._scan.keys(prepared.queries, 0, len(self._sizes))
-        lines = np.arange(len(keys))[:, np.newaxis]
         if nprobe == len(self._sizes):
             return keys.argsort(axis=1), np.isfinite(prepared.slack)
+        lines = np.arange(len(keys))[:, np.newaxis]
         nearest = keys.argpartition((nprobe - 1, nprobe), axis=1)[:, : nprobe + 1]
         keys = keys[lines, nearest]
         is_certain = keys[:, nprobe] - keys[:, nprobe - 1] > prepared.slack

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nearmq_index_store.blobs.protocol import Buffer
-from nearmq_index_store.distances import FloatMatrix, row_blocks
+from nearmq_index_store.distances import FloatMatrix, RowNumbers, row_blocks
 from nearmq_index_store.errors import IndexCorrupt, InvalidArgument
 from nearmq_index_store.indexes._faiss import Bits, Coder, table_bytes
 from nearmq_index_store.indexes.allowed import AllowedRows
@@ -150,8 +150,9 @@ class IvfPq:
 class CodedIndex:
     """Cells of codes over the rows of a segment."""
 
-    def __init__(self, cells: Cells, coder: Coder, vectors: FloatMatrix, metric: Metric) -> None:
-        self._order = cells.order.astype(np.int64)
+    def __init__(self, cells: Cells, order: RowNumbers, coder: Coder, vectors: FloatMatrix, metric: Metric) -> None:
+        """Take the order of the cells in the dtype of row numbers, of which the coder has a copy of its own."""
+        self._order = order
         self._offsets = cells.offsets
         self._visits = Visits(cells, metric)
         self._coder = coder
@@ -287,8 +288,9 @@ def _open(
     rows, dim = vectors.shape
     cells, codes = read_cells(data, rows=rows, dim=dim, nlist=built["nlist"], code_bytes=code_bytes, codebook=codebook)
     coder = _coder(cells, metric, built)
-    coder.load(codes.codebook, codes.codes, cells.order.astype(np.int64), cells.offsets)
-    return CodedIndex(cells, coder, vectors, metric)
+    order = cells.order.astype(np.int64)
+    coder.load(codes.codebook, codes.codes, order, cells.offsets)
+    return CodedIndex(cells, order, coder, vectors, metric)
 
 
 def _coder(cells: Cells, metric: Metric, params: Mapping[str, int]) -> Coder:

@@ -65,7 +65,7 @@ class Prepared(msgspec.Struct, frozen=True):
     queries: FloatMatrix
     slack: npt.NDArray[np.float64]
 
-    def some(self, queries: "slice | Mask") -> "Prepared":
+    def some(self, queries: slice | Mask) -> "Prepared":
         """Return some of the queries."""
         return Prepared(self.queries[queries], self.slack[queries])
 

@@ -236,23 +236,24 @@ def _hits(pairs: _Pairs, found: RowNumbers, width: int, metric: Metric, explanat
     """
     counts = np.minimum(found, width)
     ranks = np.arange(width)
-    places = (found.cumsum() - found)[:, np.newaxis] + ranks
+    best = (found.cumsum() - found)[:, np.newaxis] + ranks
     if len(pairs.owners):
         # Beyond a query's last hit there is another's, which makes way for padding.
-        places = nearest_first(pairs.owners, pairs.ids, pairs.distances, metric).take(places, mode="clip")
+        best = nearest_first(pairs.owners, pairs.ids, pairs.distances, metric).take(best, mode="clip")
     is_padding = None if counts.min(initial=width) == width else ranks >= counts[:, np.newaxis]
     return Hits(
-        ids=_taken(pairs.ids, places, is_padding),
-        distances=_taken(pairs.distances, places, is_padding),
+        ids=_taken(pairs.ids, best, is_padding),
+        distances=_taken(pairs.distances, best, is_padding),
         counts=counts,
         metric=metric,
-        places=None if pairs.places is None else _taken(pairs.places, places, is_padding),
+        places=None if pairs.places is None else _taken(pairs.places, best, is_padding),
         explanation=explanation,
     )
 
 
-def _taken(values: _Array, places: RowNumbers, is_padding: Mask | None) -> _Array:
-    taken = values.take(places) if len(values) else np.empty(places.shape, dtype=values.dtype)
+def _taken(values: _Array, best: RowNumbers, is_padding: Mask | None) -> _Array:
+    """Return the values of the best pairs; 0, or None of strings, for padding."""
+    taken = values.take(best) if len(values) else np.empty(best.shape, dtype=values.dtype)
     if is_padding is not None:
         taken[is_padding] = None if values.dtype == object else 0
     return cast("_Array", taken)

@@ -19,7 +19,7 @@ from nearmq.topology import (
 )
 from scripts.asyncapi.bodies import job_schemas
 from scripts.asyncapi.headers import example_properties, header_schemas, job_properties, reply_properties
-from scripts.asyncapi.introduction import introduction
+from scripts.asyncapi.introduction import INTRODUCTION
 from scripts.asyncapi.replies import RESULTS, TYPES_WITH_PROGRESS, reply_schemas
 from scripts.asyncapi.values import NAME, Schema, ref
 from scripts.asyncapi.wire_page import PATH as WIRE_PATH
@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "nearmq",
             "version": str(FORMAT),
-            "description": introduction(),
+            "description": INTRODUCTION,
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _JSON,

@@ -1,12 +1,12 @@
 """What a reader of the document is told first, and what no schema can say."""
 
-from nearmq.bounds import DEFAULT_BOUNDS
 from nearmq.topology import DEFAULT_PREFIX, Names
+from scripts.asyncapi.values import MOST
 
 _NAMES = Names()
-_MOST = DEFAULT_BOUNDS
 
-_TEXT = f"""\
+#: The description of the document, in CommonMark.
+INTRODUCTION = f"""\
 Nearest-neighbour search as jobs over RabbitMQ, seen from a producer: publish a job to the exchange `{_NAMES.jobs}`,
 with confirms and the mandatory flag, and read its reply from the queue that its `reply_to` names. What each job does
 and what is promised is in [wire.md](wire.md); this document says for programs what each message holds.
@@ -23,18 +23,13 @@ Readers of replies let unknown keys and codes pass: later releases add some. Of 
 
 What no schema says of a job, and workers check:
 
-- a body is UTF-8 without a byte order mark, at most {_MOST.body_bytes:,} bytes, nested {_MOST.depth} levels deep, with
-  {_MOST.items:,} lists and objects, and as many strings; {_MOST.row_lists:,} and {_MOST.row_strings:,} of an upsert or
-  insert, whose values may be nested {_MOST.json_depth} levels more;
+- a body is UTF-8 without a byte order mark, at most {MOST.body_bytes:,} bytes, nested {MOST.depth} levels deep, with
+  {MOST.items:,} lists and objects, and as many strings; {MOST.row_lists:,} and {MOST.row_strings:,} of an upsert or
+  insert, whose values may be nested {MOST.json_depth} levels more;
 - no key stands twice in an object, and `10.0` is no integer;
 - vectors are of one dimension, and packed `data` has the bytes that its `shape` takes, none of them NaN or infinite;
-- offset + limit is at most {_MOST.limit:,}, as is (offset + limit) x group_size; queries x (offset + limit) at most
-  {_MOST.hits:,};
+- offset + limit is at most {MOST.limit:,}, as is (offset + limit) x group_size; queries x (offset + limit) at most
+  {MOST.hits:,};
 - a write has as many vectors, and values of each field, as ids; the fields of a collection have different names;
 - lengths of strings are bounded in bytes of UTF-8.
 """
-
-
-def introduction() -> str:
-    """Return the description of the document, in CommonMark."""
-    return _TEXT

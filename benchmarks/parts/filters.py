@@ -49,7 +49,7 @@ _LEAST_SHARE_WALKED = 0.1
 #: nearmq made to go one way: how many rows it is told an exact scan would rank.
 _FORCED = {"nearmq, exactly": 0, "nearmq, by its index": 1 << 62}
 _SINGLE = ("exact", "over-fetch", "filter")
-_SECONDS_SHARE = 0.15
+_SECONDS_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

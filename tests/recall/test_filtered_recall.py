@@ -3,27 +3,20 @@
 Judged by distance, since the data holds ties: a hit counts when it is no farther than the true tenth, within 1e-5.
 """
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from nearmq_index_store.deletes import DeletedRows
-from nearmq_index_store.schema import ScalarField, Schema
+from nearmq_index_store.schema import Metric, Schema
 from nearmq_index_store.search import read_expr, resolve, search_part
-from nearmq_index_store.segment import Segment, build_segment
-from tests.segments import open_built, table_of, vector_field
+from nearmq_index_store.segment import Segment
+from tests.recall.conftest import ROWS, SPREADS
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "pypi_minilm_30k.f16.npy"
-ROWS, LIMIT = 29_000, 10
+LIMIT = 10
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(not DATA.exists() and "CI" not in os.environ, reason=f"{DATA.name} is not there"),
-]
+pytestmark = pytest.mark.shared_data
 
 
 class Subject:
@@ -49,28 +42,20 @@ def rows_of(segment: Segment, ids: Sequence[int]) -> DeletedRows:
 
 
 @pytest.fixture(scope="module", params=["HNSW", "IVF_FLAT"])
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    data = np.load(DATA, allow_pickle=False).astype(np.float32)
-    data /= np.linalg.norm(data, axis=1, keepdims=True)
-    vectors, queries = data[:ROWS], data[ROWS:]
-    direction = vectors[:300].mean(axis=0)
+def subject(
+    request: pytest.FixtureRequest,
+    data: np.ndarray,
+    direction: np.ndarray,
+    segment_of: Callable[[Metric, str], tuple[Segment, Schema]],
+) -> Subject:
+    segment, schema = segment_of("COSINE", request.param)
+    exact, _ = segment_of("COSINE", "FLAT")
+    queries = data[ROWS:]
     queries = np.ascontiguousarray(queries[np.argsort(-(queries @ direction), kind="stable")[:300]])
-    likeness = np.argsort(np.argsort(-(vectors @ direction), kind="stable"))
-    columns = {"random": np.random.default_rng(1).permutation(ROWS), "like": likeness, "unlike": ROWS - 1 - likeness}
-    table = table_of(range(ROWS), vector=vectors)
-    for name, numbers in columns.items():
-        table = table.append_column(name, pa.array(numbers))
-    segments = []
-    for kind in (request.param, "FLAT"):
-        field = vector_field(data.shape[1], "COSINE", kind)
-        schema = Schema(vector_fields=(field,), scalar_fields=tuple(ScalarField(name=n, type="int64") for n in columns))
-        built = build_segment(table, schema, tmp_path_factory.mktemp(kind), threads=2)
-        segments.append((open_built(built, schema, field), schema))
-    (segment, schema), (exact, _) = segments
     return Subject(segment, exact, schema, queries)
 
 
-@pytest.mark.parametrize("spread", ["random", "like", "unlike"])
+@pytest.mark.parametrize("spread", SPREADS)
 def test_recall_at_10_of_a_filtered_search_is_at_most_001_under_the_unfiltered(subject: Subject, spread: str):
     """Allowed rows lie at random, or are those most, or least, like the queries."""
     unfiltered = subject.recall()

@@ -1,42 +1,30 @@
-"""Recall at nearmq's own defaults on the real data: 29,000 x 384 sentence embeddings, 1,000 queries, k = 10.
+"""Recall at nearmq's own defaults on the real data.
 
 Judged by distance, since the data holds ties: a hit counts when it is no farther than the true tenth, within 1e-5.
 """
 
-import os
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from nearmq_index_store.indexes.protocol import SearchParams
-from nearmq_index_store.schema import Metric
+from nearmq_index_store.schema import Metric, Schema
 from nearmq_index_store.search import resolve, search_part
 from nearmq_index_store.segment import Segment
-from tests.segments import make_segment, schema_of, vector_field
+from tests.recall.conftest import ROWS
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "pypi_minilm_30k.f16.npy"
-ROWS, LIMIT = 29_000, 10
+LIMIT = 10
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(not DATA.exists() and "CI" not in os.environ, reason=f"{DATA.name} is not there"),
-]
-
-
-@pytest.fixture(scope="module")
-def data() -> np.ndarray:
-    vectors = np.load(DATA, allow_pickle=False).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+pytestmark = pytest.mark.shared_data
 
 
 @pytest.fixture(scope="module", params=["COSINE", "L2"])
 def truth(
-    request: pytest.FixtureRequest, data: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, data: np.ndarray, segment_of: Callable[[Metric, str], tuple[Segment, Schema]]
 ) -> tuple[Metric, np.ndarray]:
     """The metric, and the exact distances of each query's nearest rows."""
-    folder = tmp_path_factory.mktemp("flat")
-    exact = make_segment(folder, vector_field(data.shape[1], request.param), data[:ROWS], range(ROWS))
+    exact, _ = segment_of(request.param, "FLAT")
     return request.param, search_part(exact, data[ROWS:], LIMIT, SearchParams()).distances
 
 
@@ -55,14 +43,13 @@ def test_flat_equals_the_numpy_oracle(data: np.ndarray, truth: tuple[Metric, np.
 class Indexed:
     """A segment of one kind, and what its queries must find."""
 
-    def __init__(self, segment: Segment, queries: np.ndarray, truth: np.ndarray) -> None:
-        self.segment, self.queries, self.truth = segment, queries, truth
+    def __init__(self, segment: Segment, schema: Schema, queries: np.ndarray, truth: np.ndarray) -> None:
+        self.segment, self.schema, self.queries, self.truth = segment, schema, queries, truth
 
     def recall(self, **params: float) -> float:
-        field = self.segment.field
-        _, resolved = resolve(schema_of(field), field=None, metric_type=None, params=params, limit=LIMIT)
+        _, resolved = resolve(self.schema, field=None, metric_type=None, params=params, limit=LIMIT)
         found = search_part(self.segment, self.queries, LIMIT, resolved).distances
-        sign = 1 if field.metric == "L2" else -1
+        sign = 1 if self.segment.field.metric == "L2" else -1
         return float((sign * found <= sign * self.truth[:, -1:] + 1e-5).mean())
 
 
@@ -71,12 +58,10 @@ def indexed(
     request: pytest.FixtureRequest,
     data: np.ndarray,
     truth: tuple[Metric, np.ndarray],
-    tmp_path_factory: pytest.TempPathFactory,
+    segment_of: Callable[[Metric, str], tuple[Segment, Schema]],
 ) -> Indexed:
     metric, distances = truth
-    field = vector_field(data.shape[1], metric, request.param)
-    segment = make_segment(tmp_path_factory.mktemp(request.param), field, data[:ROWS], range(ROWS), threads=2)
-    return Indexed(segment, data[ROWS:], distances)
+    return Indexed(*segment_of(metric, request.param), data[ROWS:], distances)
 
 
 def test_recall_at_10_at_the_defaults_is_at_least_095(indexed: Indexed):

@@ -67,7 +67,7 @@ class Scale:
     seconds: float
 
 
-FULL = Scale(name="full", is_full=True, rows=200_000, rounds=5, seconds=1.5)
+FULL = Scale(name="full", is_full=True, rows=200_000, rounds=5, seconds=1.2)
 QUICK = Scale(name="quick", is_full=False, rows=20_000, rounds=3, seconds=0.5)
 #: Of the test that CI runs.
 GUARD = Scale(name="guard", is_full=False, rows=10_000, rounds=3, seconds=0.5)

@@ -14,9 +14,11 @@ from nearmq_index_store.segment import Segment, build_segment
 from tests.segments import open_built, table_of, vector_field
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "pypi_minilm_30k.f16.npy"
-ROWS = 29_000
+ROWS, LIMIT = 29_000, 10
 #: Scalar fields that number the rows: at random, or the most, or the least, like `direction` first.
 SPREADS = ("random", "like", "unlike")
+
+SegmentOf = Callable[[Metric, str], tuple[Segment, Schema]]
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +35,7 @@ def direction(data: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def segment_of(
-    data: np.ndarray, direction: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Metric, str], tuple[Segment, Schema]]:
+def segment_of(data: np.ndarray, direction: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> SegmentOf:
     """Build a segment by a metric, with an index of a kind."""
     rows = data[:ROWS]
     likeness = np.argsort(np.argsort(-(rows @ direction), kind="stable"))

@@ -3,18 +3,16 @@
 Judged by distance, since the data holds ties: a hit counts when it is no farther than the true tenth, within 1e-5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from nearmq_index_store.deletes import DeletedRows
-from nearmq_index_store.schema import Metric, Schema
+from nearmq_index_store.schema import Schema
 from nearmq_index_store.search import read_expr, resolve, search_part
 from nearmq_index_store.segment import Segment
-from tests.recall.conftest import ROWS, SPREADS
-
-LIMIT = 10
+from tests.recall.conftest import LIMIT, ROWS, SPREADS, SegmentOf
 
 pytestmark = pytest.mark.shared_data
 
@@ -42,12 +40,7 @@ def rows_of(segment: Segment, ids: Sequence[int]) -> DeletedRows:
 
 
 @pytest.fixture(scope="module", params=["HNSW", "IVF_FLAT"])
-def subject(
-    request: pytest.FixtureRequest,
-    data: np.ndarray,
-    direction: np.ndarray,
-    segment_of: Callable[[Metric, str], tuple[Segment, Schema]],
-) -> Subject:
+def subject(request: pytest.FixtureRequest, data: np.ndarray, direction: np.ndarray, segment_of: SegmentOf) -> Subject:
     segment, schema = segment_of("COSINE", request.param)
     exact, _ = segment_of("COSINE", "FLAT")
     queries = data[ROWS:]

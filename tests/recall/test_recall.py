@@ -3,8 +3,6 @@
 Judged by distance, since the data holds ties: a hit counts when it is no farther than the true tenth, within 1e-5.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -12,17 +10,13 @@ from nearmq_index_store.indexes.protocol import SearchParams
 from nearmq_index_store.schema import Metric, Schema
 from nearmq_index_store.search import resolve, search_part
 from nearmq_index_store.segment import Segment
-from tests.recall.conftest import ROWS
-
-LIMIT = 10
+from tests.recall.conftest import LIMIT, ROWS, SegmentOf
 
 pytestmark = pytest.mark.shared_data
 
 
 @pytest.fixture(scope="module", params=["COSINE", "L2"])
-def truth(
-    request: pytest.FixtureRequest, data: np.ndarray, segment_of: Callable[[Metric, str], tuple[Segment, Schema]]
-) -> tuple[Metric, np.ndarray]:
+def truth(request: pytest.FixtureRequest, data: np.ndarray, segment_of: SegmentOf) -> tuple[Metric, np.ndarray]:
     """The metric, and the exact distances of each query's nearest rows."""
     exact, _ = segment_of(request.param, "FLAT")
     return request.param, search_part(exact, data[ROWS:], LIMIT, SearchParams()).distances
@@ -58,7 +52,7 @@ def indexed(
     request: pytest.FixtureRequest,
     data: np.ndarray,
     truth: tuple[Metric, np.ndarray],
-    segment_of: Callable[[Metric, str], tuple[Segment, Schema]],
+    segment_of: SegmentOf,
 ) -> Indexed:
     metric, distances = truth
     return Indexed(*segment_of(metric, request.param), data[ROWS:], distances)
